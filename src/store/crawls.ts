@@ -1,0 +1,608 @@
+import { randomBytes } from "node:crypto";
+import {
+  type ClientSession,
+  type Collection,
+  type Filter,
+  type MongoClient,
+  MongoServerError,
+} from "mongodb";
+import { z } from "zod";
+import {
+  type Crawl,
+  type CrawlCounts,
+  type CrawlSpec,
+  type CrawlStatus,
+  DEFAULT_POLITENESS,
+  type FinishReason,
+  INBOX,
+  NO_COUNTS,
+} from "../crawl/crawl.js";
+import type { Clock } from "../lib/clock.js";
+import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
+import type { FileDocument } from "./files.js";
+import type { ItemDocument } from "./items.js";
+import {
+  DEFAULT_LIST_LIMIT,
+  decodeCursor,
+  encodeCursor,
+  idsOf,
+  type ListOptions,
+  type ListPage,
+  pageOf,
+} from "./page-of-list.js";
+import type { PageDocument } from "./pages.js";
+import type { Retrier } from "./retrier.js";
+import type { UrlDocument } from "./url-document.js";
+
+/** Which nodes may take part in a crawl. */
+export type CrawlNodes = { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
+
+/** A crawl as it is stored. Instants in milliseconds since the epoch. */
+export type CrawlDocument = Omit<CrawlSpec, "params"> & {
+  readonly _id: string;
+  /** As JSON text: its members may have names that MongoDB refuses. */
+  readonly params: string;
+  readonly status: CrawlStatus;
+  readonly generation: number;
+  readonly createdAt: number;
+  readonly startedAt: number;
+  readonly finishedAt?: number;
+  readonly finishReason?: FinishReason;
+  readonly error?: string;
+  readonly counts: CrawlCounts;
+  readonly additions: number;
+  readonly reserved: number;
+  readonly cut?: FinishReason;
+  readonly nodes?: CrawlNodes;
+  readonly resource?: string;
+  readonly idempotency?: { readonly key: string; readonly digest: string };
+};
+
+/** A crawl with what its users want to know. Instants in milliseconds since the epoch. */
+export type CrawlRecord = Crawl & {
+  readonly createdAt: number;
+  readonly finishedAt?: number;
+  readonly finishReason?: FinishReason;
+  /** Why it `failed`. */
+  readonly error?: string;
+  /** Live while it runs, and then not exact when a process was killed; exact once it is finished. */
+  readonly counts: CrawlCounts;
+  /** How often URLs were added to it from outside. 0: not even its seeds were, yet. */
+  readonly additions: number;
+  /** The limit that ended it, or is about to. */
+  readonly cut?: FinishReason;
+  readonly nodes?: CrawlNodes;
+  /** The name under which `/crawler/resource` knows it. */
+  readonly resource?: string;
+};
+
+export type CreateOptions = {
+  /** @default a new one, sortable by time */
+  readonly id?: string;
+  /** With the same key and digest again, the same crawl is returned; with another digest it is refused. */
+  readonly idempotency?: { readonly key: string; readonly digest: string };
+  readonly nodes?: CrawlNodes;
+  readonly resource?: string;
+};
+
+export type CrawlsDeps = {
+  readonly client: MongoClient;
+  readonly crawls: Collection<CrawlDocument>;
+  readonly urls: Collection<UrlDocument>;
+  readonly pages: Collection<PageDocument>;
+  readonly items: Collection<ItemDocument>;
+  readonly files: Collection<FileDocument>;
+  readonly retrier: Retrier;
+  readonly clock: Clock;
+};
+
+const CUT_BATCH = 1_000;
+const PURGE_BATCH = 5_000;
+
+const INBOX_SPEC: CrawlSpec = {
+  name: "inbox",
+  spider: "pdf",
+  seeds: [],
+  scope: "any",
+  limits: { maxDepth: 0 },
+  politeness: DEFAULT_POLITENESS,
+  priority: 5,
+  params: {},
+};
+
+/**
+ * All crawls.
+ *
+ *   create ──▶ running ◀──pause/resume──▶ paused
+ *                │  ▲                       │
+ *       nothing  │  │ URLs are added        │ close
+ *       is left  ▼  │                       ▼
+ *             finished ──────close──────▶ closed ──resume──▶ running
+ *
+ * A change to the state a crawl is in already is harmless; one that the drawing does not have is a
+ * `ConflictError`. A `failed` crawl can be closed and resumed. The standing crawl `inbox` never finishes.
+ */
+export class Crawls {
+  readonly #deps: CrawlsDeps;
+
+  constructor(deps: CrawlsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Sees to it that the standing crawl exists; harmless when several processes do so at once. */
+  async ensureInbox(): Promise<void> {
+    const { _id, ...fields } = this.#newDocument(INBOX_SPEC, { id: INBOX });
+    try {
+      await this.#deps.crawls.updateOne(
+        { _id },
+        { $setOnInsert: { ...fields, additions: 1 } },
+        { upsert: true },
+      );
+    } catch (error) {
+      if (!isDuplicateKey(error)) throw error;
+    }
+  }
+
+  /**
+   * Records a new crawl, which runs from now on. It cannot finish before URLs were added to it once and
+   * `added` has told so.
+   * @throws ConflictError when there is a crawl with this id or resource already
+   * @throws KeyReusedError
+   */
+  async create(
+    spec: CrawlSpec,
+    options: CreateOptions = {},
+  ): Promise<{ readonly crawl: CrawlRecord; readonly isNew: boolean }> {
+    const document = this.#newDocument(spec, options);
+    return this.#deps.retrier.run("create a crawl", async (again) => {
+      try {
+        await this.#deps.crawls.insertOne(document);
+        return { crawl: toRecord(document), isNew: true };
+      } catch (error) {
+        if (!isDuplicateKey(error)) throw error;
+      }
+      const own = again
+        ? await this.#deps.crawls.findOne({ _id: document._id, createdAt: document.createdAt })
+        : null;
+      if (own !== null) return { crawl: toRecord(own), isNew: true };
+      const { idempotency } = options;
+      if (idempotency !== undefined) {
+        const first = await this.#deps.crawls.findOne({ "idempotency.key": idempotency.key });
+        if (first?.idempotency?.digest === idempotency.digest)
+          return { crawl: toRecord(first), isNew: false };
+        if (first !== null) throw new KeyReusedError(idempotency.key, first._id);
+      }
+      const { resource } = options;
+      if (resource !== undefined && (await this.byResource(resource)) !== undefined) {
+        throw new ConflictError(`there is a crawl of the resource "${resource}" already`);
+      }
+      throw new ConflictError(`there is a crawl "${document._id}" already`);
+    });
+  }
+
+  async get(id: string): Promise<CrawlRecord | undefined> {
+    const document = await this.#deps.crawls.findOne({ _id: id });
+    return document === null ? undefined : toRecord(document);
+  }
+
+  /** Those of these crawls that exist. */
+  async getMany(ids: readonly string[]): Promise<readonly CrawlRecord[]> {
+    const documents = await this.#deps.crawls.find({ _id: { $in: [...ids] } }).toArray();
+    return documents.map(toRecord);
+  }
+
+  async byResource(resource: string): Promise<CrawlRecord | undefined> {
+    const document = await this.#deps.crawls.findOne({ resource });
+    return document === null ? undefined : toRecord(document);
+  }
+
+  /** Newest first. */
+  async list(options: ListOptions & { readonly status?: CrawlStatus } = {}): Promise<ListPage<CrawlRecord>> {
+    const { limit = DEFAULT_LIST_LIMIT, cursor, status } = options;
+    const filter: Filter<CrawlDocument> = status === undefined ? {} : { status };
+    if (cursor !== undefined) {
+      const [createdAt, id] = decodeCursor(cursor, POSITION);
+      filter.$or = [{ createdAt: { $lt: createdAt } }, { createdAt, _id: { $lt: id } }];
+    }
+    const documents = await this.#deps.crawls
+      .find(filter)
+      .sort({ createdAt: -1, _id: -1 })
+      .limit(limit + 1)
+      .toArray();
+    return pageOf(documents, limit, toRecord, ({ createdAt, _id }) => encodeCursor([createdAt, _id]));
+  }
+
+  /** The crawls that a dispatcher has to serve. */
+  async running(): Promise<readonly CrawlRecord[]> {
+    return (await this.#deps.crawls.find({ status: "running" }).toArray()).map(toRecord);
+  }
+
+  /** Ids and generations of crawls that were closed since an instant, newest first: for nodes that were away. */
+  async closed(limit = 1_000): Promise<readonly { readonly id: string; readonly generation: number }[]> {
+    const documents = await this.#deps.crawls
+      .find({ status: "closed" })
+      .project<{ _id: string; generation: number }>({ generation: 1 })
+      .sort({ createdAt: -1, _id: -1 })
+      .limit(limit)
+      .toArray();
+    return documents.map(({ _id, generation }) => ({ id: _id, generation }));
+  }
+
+  /** Running crawls, created longer ago than this, whose seeds were never added: their creator was killed. */
+  async unseeded(olderThanMs: number): Promise<readonly CrawlRecord[]> {
+    const before = this.#deps.clock.now() - olderThanMs;
+    const documents = await this.#deps.crawls
+      .find({ status: "running", additions: 0, createdAt: { $lt: before } })
+      .toArray();
+    return documents.map(toRecord);
+  }
+
+  /** How many crawls there are of each status. */
+  async statuses(): Promise<ReadonlyMap<CrawlStatus, number>> {
+    const groups = this.#deps.crawls.aggregate<{ _id: CrawlStatus; crawls: number }>([
+      { $group: { _id: "$status", crawls: { $sum: 1 } } },
+    ]);
+    return new Map((await groups.toArray()).map(({ _id, crawls }) => [_id, crawls]));
+  }
+
+  /** @throws NotFoundError, ConflictError */
+  pause(id: string): Promise<CrawlRecord> {
+    return this.#change(id, "pause", ["running"], "paused", { $set: { status: "paused" } });
+  }
+
+  /** @throws NotFoundError, ConflictError */
+  async resume(id: string): Promise<CrawlRecord> {
+    const opened = await this.#deps.retrier.run("resume a crawl", () =>
+      this.#deps.crawls.findOneAndUpdate(
+        { _id: id, status: { $in: ["closed", "failed"] } },
+        {
+          $set: { status: "running" },
+          $inc: { generation: 1 },
+          $unset: { finishedAt: "", finishReason: "", error: "", cut: "" },
+        },
+        { returnDocument: "after" },
+      ),
+    );
+    if (opened !== null) return toRecord(opened);
+    return this.#change(id, "resume", ["paused"], "running", { $set: { status: "running" } });
+  }
+
+  /** Tasks of it that are under way become stale. @throws NotFoundError, ConflictError */
+  close(id: string): Promise<CrawlRecord> {
+    return this.#change(id, "close", ["running", "paused", "finished", "failed"], "closed", {
+      $set: { status: "closed" },
+      $inc: { generation: 1 },
+    });
+  }
+
+  /** It cannot go on at all, for a reason that its owner has to see to. @throws NotFoundError, ConflictError */
+  fail(id: string, error: string): Promise<CrawlRecord> {
+    return this.#change(id, "fail", ["running", "paused"], "failed", {
+      $set: { status: "failed", error, finishedAt: this.#deps.clock.now() },
+      $inc: { generation: 1 },
+    });
+  }
+
+  /**
+   * Tells that URLs were added from outside, after they are in the frontier: a finished crawl runs again.
+   * Being one update, this and the end of the crawl cannot pass each other unseen.
+   * @returns the crawl as it is now, and whether this opened it again
+   * @throws NotFoundError
+   */
+  async added(id: string): Promise<{ readonly crawl: CrawlRecord; readonly reopened: boolean }> {
+    const wasFinished = { $eq: ["$status", "finished"] };
+    const before = await this.#deps.retrier.run("note added URLs", () =>
+      this.#deps.crawls.findOneAndUpdate(
+        { _id: id },
+        [
+          {
+            $set: {
+              additions: { $add: ["$additions", 1] },
+              status: { $cond: [wasFinished, "running", "$status"] },
+              generation: { $cond: [wasFinished, { $add: ["$generation", 1] }, "$generation"] },
+              finishedAt: { $cond: [wasFinished, "$$REMOVE", "$finishedAt"] },
+              finishReason: { $cond: [wasFinished, "$$REMOVE", "$finishReason"] },
+              cut: { $cond: [wasFinished, "$$REMOVE", "$cut"] },
+            },
+          },
+        ],
+        { returnDocument: "before" },
+      ),
+    );
+    const crawl = await this.get(id);
+    if (before === null || crawl === undefined) throw new NotFoundError("crawl", id);
+    return { crawl, reopened: before.status === "finished" };
+  }
+
+  /** Adds to the live counts. They are for people: a lost update is mended when the crawl finishes. */
+  async count(id: string, delta: Partial<CrawlCounts>): Promise<void> {
+    const increments: Record<string, number> = {};
+    for (const [name, change] of Object.entries(delta)) {
+      if (change !== 0) increments[`counts.${name}`] = change;
+    }
+    if (Object.keys(increments).length === 0) return;
+    await this.#deps.crawls.updateOne({ _id: id }, { $inc: increments }, { writeConcern: { w: 1 } });
+  }
+
+  /**
+   * Finishes a running crawl of which nothing is queued or dispatched, with exact counts.
+   *
+   * Crawl, URLs and results are read at one instant; whoever adds URLs from outside puts them into the
+   * frontier first and then tells `added`. So an addition that this instant did not see raises `additions`
+   * later: either before the crawl is marked finished, which then does not happen, or after, which opens it
+   * again. Links are added before the page they were found on ends, so they need no such care.
+   * @returns the finished crawl; undefined when it is not over, or was finished by someone else
+   */
+  async finishIfOver(id: string): Promise<CrawlRecord | undefined> {
+    if (id === INBOX) return undefined;
+    const running = await this.#deps.crawls.findOne({ _id: id, status: "running" });
+    if (running === null || running.additions === 0) return undefined;
+    if (running.cut !== undefined) await this.#skipQueued(id, running.cut);
+    if (await this.#hasOpenUrls(id)) return undefined;
+    const seen = await this.#deps.retrier.run("count a crawl", () =>
+      this.#deps.client.withSession({ snapshot: true }, async (session) => {
+        const crawl = await this.#deps.crawls.findOne({ _id: id, status: "running" }, { session });
+        if (crawl === null || crawl.additions === 0) return undefined;
+        const counts = await this.#exactCounts(id, session);
+        return counts.queued + counts.active > 0 ? undefined : { crawl, counts };
+      }),
+    );
+    if (seen === undefined) return undefined;
+    const { crawl, counts } = seen;
+    const finishedAt = this.#deps.clock.now();
+    const finished = await this.#deps.retrier.run("finish a crawl", (again) =>
+      this.#deps.crawls.findOneAndUpdate(
+        again
+          ? {
+              _id: id,
+              additions: crawl.additions,
+              $or: [{ status: "running" }, { status: "finished", finishedAt }],
+            }
+          : { _id: id, additions: crawl.additions, status: "running" },
+        { $set: { status: "finished", counts, finishedAt, finishReason: crawl.cut ?? "completed" } },
+        { returnDocument: "after" },
+      ),
+    );
+    return finished === null ? undefined : toRecord(finished);
+  }
+
+  /** Counts a crawl exactly and keeps that, unless it finished meanwhile. For one that is paused or closed. */
+  async recount(id: string): Promise<CrawlCounts> {
+    const counts = await this.#deps.client.withSession({ snapshot: true }, (session) =>
+      this.#exactCounts(id, session),
+    );
+    await this.#deps.crawls.updateOne({ _id: id, status: { $ne: "finished" } }, { $set: { counts } });
+    return counts;
+  }
+
+  /**
+   * Ends a running crawl early: what is queued is skipped for `limit`, what is dispatched may end, and then
+   * `finishIfOver` finishes it for this reason. With `maxPages`, URLs that were fetched before and wait for
+   * another attempt are within the limit, and stay.
+   * @returns how many URLs were skipped
+   */
+  async cut(id: string, reason: FinishReason): Promise<number> {
+    const marked = await this.#deps.crawls.updateOne(
+      { _id: id, status: "running" },
+      { $set: { cut: reason } },
+    );
+    return marked.matchedCount === 0 ? 0 : this.#skipQueued(id, reason);
+  }
+
+  /** Takes up to `pages` from what `maxPages` leaves; resolves with how many were granted. */
+  async reserve(id: string, pages: number): Promise<number> {
+    // Not tried again on a lost connection by us: a reservation made twice is given back by `recountBudget`.
+    const limit = { $ifNull: ["$limits.maxPages", Number.MAX_SAFE_INTEGER] };
+    const left = { $max: [0, { $subtract: [limit, "$reserved"] }] };
+    const before = await this.#deps.crawls.findOneAndUpdate(
+      { _id: id },
+      [{ $set: { reserved: { $add: ["$reserved", { $min: [pages, left] }] } } }],
+      { returnDocument: "before", projection: { reserved: 1, limits: 1 } },
+    );
+    if (before === null) return 0;
+    const maxPages = before.limits.maxPages ?? Number.MAX_SAFE_INTEGER;
+    return Math.min(pages, Math.max(0, maxPages - before.reserved));
+  }
+
+  /**
+   * Gives back what was reserved and not used: for URLs that were never fetched after all (robots.txt
+   * forbade it, the dispatch was taken back). Only right while no dispatch of the crawl is being made.
+   * @returns how many pages may be fetched again
+   */
+  async recountBudget(id: string): Promise<number> {
+    const crawl = await this.#deps.crawls.findOne({ _id: id }, { projection: { reserved: 1 } });
+    if (crawl === null) return 0;
+    const [used] = await this.#deps.urls
+      .aggregate<{ pages: number }>([
+        {
+          $match: {
+            _id: idsOf(id),
+            $or: [
+              { state: { $in: ["done", "failed", "dispatched"] } },
+              { state: { $in: ["skipped", "queued"] }, attempts: { $gt: 0 } },
+              { state: { $in: ["skipped", "queued"] }, target: { $exists: true } },
+            ],
+          },
+        },
+        { $count: "pages" },
+      ])
+      .toArray();
+    const pages = used?.pages ?? 0;
+    if (pages >= crawl.reserved) return 0;
+    const lowered = await this.#deps.crawls.updateOne(
+      { _id: id, reserved: crawl.reserved },
+      { $set: { reserved: pages } },
+    );
+    return lowered.modifiedCount === 0 ? 0 : crawl.reserved - pages;
+  }
+
+  /**
+   * Removes a crawl that is not running, and all that it left behind. Bodies of its files go through
+   * `discardContent`.
+   * @throws NotFoundError
+   * @throws ConflictError when it runs, or for the standing crawl
+   */
+  async purge(id: string, discardContent: (contentId: string) => Promise<void>): Promise<void> {
+    if (id === INBOX) throw new ConflictError("the standing crawl cannot be purged");
+    const crawl = await this.get(id);
+    if (crawl === undefined) throw new NotFoundError("crawl", id);
+    if (crawl.status === "running" || crawl.status === "paused") {
+      throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
+    }
+    const { urls, pages, items, files, crawls } = this.#deps;
+    const contents = files.find({ _id: idsOf(id) }).project<{ contentId: string }>({ contentId: 1 });
+    for await (const { contentId } of contents) await discardContent(contentId);
+    // The crawl itself goes last: whatever stops this on the way, asking again goes on.
+    await deleteAll(files, idsOf(id));
+    await deleteAll(items, idsOf(id));
+    await deleteAll(pages, idsOf(id));
+    await deleteAll(urls, idsOf(id));
+    await crawls.deleteOne({ _id: id });
+  }
+
+  async #change(
+    id: string,
+    verb: string,
+    from: readonly CrawlStatus[],
+    to: CrawlStatus,
+    update: { readonly $set: Partial<CrawlDocument>; readonly $inc?: { readonly generation: number } },
+  ): Promise<CrawlRecord> {
+    return this.#deps.retrier.run(`${verb} a crawl`, async () => {
+      const changed = await this.#deps.crawls.findOneAndUpdate(
+        { _id: id, status: { $in: [...from] } },
+        update,
+        {
+          returnDocument: "after",
+        },
+      );
+      if (changed !== null) return toRecord(changed);
+      const found = await this.get(id);
+      if (found === undefined) throw new NotFoundError("crawl", id);
+      if (found.status === to) return found;
+      throw new ConflictError(`cannot ${verb} crawl "${id}": it is ${found.status}`);
+    });
+  }
+
+  /** One seek per shard in the index of open URLs. */
+  async #hasOpenUrls(id: string): Promise<boolean> {
+    const open = await this.#deps.urls.findOne(
+      { state: { $in: ["queued", "dispatched"] }, crawl: id },
+      { projection: { _id: 0, state: 1 } },
+    );
+    return open !== null;
+  }
+
+  async #skipQueued(id: string, reason: FinishReason): Promise<number> {
+    const { urls, retrier, clock } = this.#deps;
+    const left: Filter<UrlDocument> = { state: "queued", crawl: id };
+    if (reason === "maxPages") Object.assign(left, { attempts: 0, target: { $exists: false } });
+    for (let skipped = 0; ; ) {
+      const batch = await urls.find(left).project<{ _id: string }>({ _id: 1 }).limit(CUT_BATCH).toArray();
+      if (batch.length === 0) return skipped;
+      const ids = batch.map(({ _id }) => _id);
+      const ended = await retrier.run("skip queued URLs", () =>
+        urls.updateMany(
+          { _id: { $in: ids }, ...left },
+          { $set: { state: "skipped", reason: "limit", at: clock.now() } },
+        ),
+      );
+      skipped += ended.modifiedCount;
+    }
+  }
+
+  async #exactCounts(id: string, session: ClientSession): Promise<CrawlCounts> {
+    const ofCrawl = { $match: { _id: idsOf(id) } };
+    const { urls, pages, items, files } = this.#deps;
+    // One after the other: a session carries one operation at a time.
+    const states = await urls
+      .aggregate<{ _id: UrlDocument["state"]; urls: number }>(
+        [ofCrawl, { $group: { _id: "$state", urls: { $sum: 1 } } }],
+        { session },
+      )
+      .toArray();
+    const [ofPages] = await pages
+      .aggregate<{ bytes: number }>([ofCrawl, { $group: { _id: null, bytes: { $sum: "$bytes" } } }], {
+        session,
+      })
+      .toArray();
+    const [ofItems] = await items
+      .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
+      .toArray();
+    const [ofFiles] = await files
+      .aggregate<{ files: number; bytes: number }>(
+        [ofCrawl, { $group: { _id: null, files: { $sum: 1 }, bytes: { $sum: "$bytes" } } }],
+        { session },
+      )
+      .toArray();
+    const urlsIn = (state: UrlDocument["state"]) => states.find(({ _id }) => _id === state)?.urls ?? 0;
+    return {
+      queued: urlsIn("queued"),
+      active: urlsIn("dispatched"),
+      done: urlsIn("done"),
+      failed: urlsIn("failed"),
+      skipped: urlsIn("skipped"),
+      items: ofItems?.items ?? 0,
+      files: ofFiles?.files ?? 0,
+      bytes: (ofPages?.bytes ?? 0) + (ofFiles?.bytes ?? 0),
+    };
+  }
+
+  #newDocument(spec: CrawlSpec, options: CreateOptions): CrawlDocument {
+    const now = this.#deps.clock.now();
+    return {
+      _id: options.id ?? newCrawlId(now),
+      ...spec,
+      params: JSON.stringify(spec.params),
+      status: "running",
+      generation: 1,
+      createdAt: now,
+      startedAt: now,
+      counts: NO_COUNTS,
+      additions: 0,
+      reserved: 0,
+      ...(options.nodes !== undefined && { nodes: options.nodes }),
+      ...(options.resource !== undefined && { resource: options.resource }),
+      ...(options.idempotency !== undefined && { idempotency: options.idempotency }),
+    };
+  }
+}
+
+const POSITION = z.tuple([z.number(), z.string()]);
+
+const DIGITS = "0123456789abcdefghjkmnpqrstvwxyz";
+
+/** 9 digits of time, 7 of chance, 5 bits each: short, since it stands in the id of all that a crawl has. */
+export function newCrawlId(now: number): string {
+  let time = "";
+  for (let rest = now; time.length < 9; rest = Math.floor(rest / 32)) time = DIGITS.charAt(rest % 32) + time;
+  const chance = [...randomBytes(7)].map((byte) => DIGITS.charAt(byte % 32)).join("");
+  return time + chance;
+}
+
+function toRecord(document: CrawlDocument): CrawlRecord {
+  const { _id, params, reserved: _reserved, idempotency: _idempotency, ...fields } = document;
+  return { id: _id, ...fields, params: JSON.parse(params) as Record<string, unknown> };
+}
+
+export function isDuplicateKey(error: unknown): boolean {
+  return error instanceof MongoServerError && error.code === 11_000;
+}
+
+/** In batches, so that no single command runs for long. */
+async function deleteAll<Document extends { readonly _id: string }>(
+  collection: Collection<Document>,
+  ids: ReturnType<typeof idsOf>,
+): Promise<void> {
+  const filter = { _id: ids } as Filter<Document>;
+  for (;;) {
+    const batch = await collection
+      .find(filter)
+      .project<{ _id: string }>({ _id: 1 })
+      .sort({ _id: 1 })
+      .limit(PURGE_BATCH)
+      .toArray();
+    const last = batch.at(-1);
+    if (last === undefined) return;
+    await collection.deleteMany({ _id: { $gte: ids.$gte, $lte: last._id } } as Filter<Document>);
+  }
+}

@@ -1,0 +1,36 @@
+export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
+export { isDuplicateKey, newCrawlId } from "./crawls.js";
+export {
+  ConflictError,
+  CursorError,
+  KeyReusedError,
+  NotFoundError,
+  StoreError,
+  StoreUnavailableError,
+} from "./errors.js";
+export type { MongoFileStore } from "./file-store.js";
+export type { Files } from "./files.js";
+export type { MongoHostStates } from "./host-states.js";
+export type { Items } from "./items.js";
+export type { HeldShards, Leases, LeaseView } from "./leases.js";
+export type { Admission, Admitted } from "./mongo-frontier.js";
+export { MongoFrontier } from "./mongo-frontier.js";
+export type { MongoResultSink } from "./mongo-result-sink.js";
+export type { MongoRobotsStore } from "./mongo-robots-store.js";
+export type {
+  HeartbeatOutcome,
+  NodeHeartbeat,
+  NodeRegistration,
+  NodeRow,
+  NodeStatus,
+  Nodes,
+} from "./nodes.js";
+export { NODE_STATUSES } from "./nodes.js";
+export type { ListOptions, ListPage } from "./page-of-list.js";
+export type { Pages } from "./pages.js";
+export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
+export type { ServerClock } from "./server-clock.js";
+export type { StoreDeps, StoreOptions } from "./store.js";
+export { STORE_DEFAULTS, Store } from "./store.js";
+export type { ListedState, UrlList, UrlListOptions, UrlRow } from "./url-list.js";
+export { LISTED_STATES } from "./url-list.js";

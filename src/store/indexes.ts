@@ -1,0 +1,54 @@
+import type { Db, IndexDescription } from "mongodb";
+
+/**
+ * The indexes of each collection, and the queries they are there for. The frontier is written at every step
+ * of a URL's way, so it has few, and partial ones: a URL that is done stands in none but that of `_id`.
+ */
+export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
+  urls: [
+    {
+      // Lanes: what waits of a crawl on a host in the order of its turns, which hosts have something, what
+      // is dispatched of some shards, whether anything of a crawl is open.
+      name: "open",
+      key: { state: 1, shard: 1, crawl: 1, host: 1, priority: -1, readyAt: 1 },
+      partialFilterExpression: { state: { $in: ["queued", "dispatched"] } },
+    },
+    {
+      // Lists of what failed and what was left out.
+      name: "left",
+      key: { crawl: 1, state: 1, host: 1, _id: 1 },
+      partialFilterExpression: { state: { $in: ["failed", "skipped"] } },
+    },
+  ],
+  crawls: [
+    { name: "newest", key: { createdAt: -1, _id: -1 } },
+    { name: "by-status", key: { status: 1, createdAt: -1, _id: -1 } },
+    {
+      name: "by-resource",
+      key: { resource: 1 },
+      unique: true,
+      partialFilterExpression: { resource: { $exists: true } },
+    },
+    {
+      name: "by-idempotency-key",
+      key: { "idempotency.key": 1 },
+      unique: true,
+      partialFilterExpression: { "idempotency.key": { $exists: true } },
+    },
+  ],
+  files: [{ name: "by-content", key: { contentId: 1 } }],
+  leases: [{ name: "by-owner", key: { owner: 1 } }],
+  replies: [
+    { name: "by-waiting", key: { waiting: 1 } },
+    { name: "by-crawl", key: { crawl: 1 } },
+    { name: "by-age", key: { at: 1 } },
+  ],
+  robots: [{ name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 }],
+};
+
+/** Creates what is missing; harmless when several processes do so at once. */
+export async function ensureIndexes(db: Db): Promise<void> {
+  for (const [collection, indexes] of Object.entries(INDEXES)) {
+    await db.collection(collection).createIndexes([...indexes]);
+  }
+}

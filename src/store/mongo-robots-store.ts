@@ -1,0 +1,47 @@
+import type { Collection } from "mongodb";
+import type { RobotsRecord, RobotsStore } from "../crawl/records.js";
+import type { Retrier } from "./retrier.js";
+
+/** A robots.txt as it was last read; `_id` is the origin. A date, for the index that removes it in time. */
+export type RobotsDocument = Omit<RobotsRecord, "origin" | "expiresAt"> & {
+  readonly _id: string;
+  readonly expiresAt: Date;
+};
+
+/** Of a longer robots.txt the rest is not kept. A crawler has to parse 500 KiB at least (RFC 9309, 2.5). */
+const MAX_BODY_CHARACTERS = 512 * 1_024;
+
+/** What all workers know of hosts' robots.txt. */
+export class MongoRobotsStore implements RobotsStore {
+  readonly #robots: Collection<RobotsDocument>;
+  readonly #retrier: Retrier;
+
+  constructor(robots: Collection<RobotsDocument>, retrier: Retrier) {
+    this.#robots = robots;
+    this.#retrier = retrier;
+  }
+
+  async get(origin: string): Promise<RobotsRecord | undefined> {
+    const document = await this.#robots.findOne({ _id: origin });
+    if (document === null) return undefined;
+    const { _id, expiresAt, ...fields } = document;
+    return { origin: _id, expiresAt: expiresAt.getTime(), ...fields };
+  }
+
+  async put({ origin, expiresAt, body, ...fields }: RobotsRecord): Promise<void> {
+    const document = {
+      ...fields,
+      expiresAt: new Date(expiresAt),
+      ...(body !== undefined && { body: bounded(body) }),
+    };
+    await this.#retrier.run("store a robots.txt", () =>
+      this.#robots.replaceOne({ _id: origin }, document, { upsert: true }),
+    );
+  }
+}
+
+/** Cut at the end of a line: half a path would forbid more than its author meant. */
+function bounded(body: string): string {
+  if (body.length <= MAX_BODY_CHARACTERS) return body;
+  return body.slice(0, body.lastIndexOf("\n", MAX_BODY_CHARACTERS) + 1);
+}

@@ -1,0 +1,210 @@
+import type { Collection, Filter } from "mongodb";
+import { z } from "zod";
+import {
+  DEFAULT_LIST_LIMIT,
+  decodeCursor,
+  encodeCursor,
+  type ListOptions,
+  type ListPage,
+  pageOf,
+} from "./page-of-list.js";
+
+export const NODE_STATUSES = ["online", "paused", "draining", "offline"] as const;
+export type NodeStatus = (typeof NODE_STATUSES)[number];
+
+/** What a node says of itself when it starts. */
+export type NodeRegistration = {
+  readonly id: string;
+  /** Rises with each start of the node; an older one is a process that should be gone. */
+  readonly epoch: number;
+  readonly version: string;
+  /** Tasks at once. */
+  readonly concurrency: number;
+  /** Name of the machine it runs on. */
+  readonly host: string;
+  readonly pid: number;
+  readonly labels?: Readonly<Record<string, string>>;
+};
+
+/** What a node says now and then. */
+export type NodeHeartbeat = {
+  readonly id: string;
+  readonly epoch: number;
+  /** Tasks in its hands. */
+  readonly active: number;
+  /** @default "online" */
+  readonly status?: Exclude<NodeStatus, "offline">;
+  readonly concurrency?: number;
+};
+
+/** What became of a heartbeat: `stale`: a later start of the node is known; `unknown`: it has to register. */
+export type HeartbeatOutcome = "noted" | "stale" | "unknown";
+
+/** A node; `_id` is its id. Dates are the server's. */
+export type NodeDocument = Omit<NodeRegistration, "id"> & {
+  readonly _id: string;
+  readonly status: NodeStatus;
+  readonly active: number;
+  readonly startedAt: Date;
+  readonly heartbeatAt: Date;
+  /** The look-round that found it silent. */
+  readonly foundSilentBy?: string;
+};
+
+/** A node as users see it. Instants in milliseconds since the epoch, by the server's clock. */
+export type NodeRow = NodeRegistration & {
+  readonly status: NodeStatus;
+  readonly active: number;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly startedAt: number;
+  readonly heartbeatAt: number;
+};
+
+const position = z.string();
+
+/** The nodes that ever registered, and whether they live. */
+export class Nodes {
+  readonly #nodes: Collection<NodeDocument>;
+
+  constructor(nodes: Collection<NodeDocument>) {
+    this.#nodes = nodes;
+  }
+
+  /** @returns false when a later start of this node is known: the one that registers should leave */
+  async register({ id, labels, ...node }: NodeRegistration): Promise<boolean> {
+    // Fields from outside are literals: a name that begins with "$" must not be read as an expression.
+    const fields = Object.fromEntries(
+      Object.entries(node).map(([name, value]) => [name, { $literal: value }]),
+    );
+    const isStale = { $gt: ["$epoch", node.epoch] };
+    const registered = await this.#nodes.findOneAndUpdate(
+      { _id: id },
+      [
+        {
+          $replaceWith: {
+            $cond: [
+              isStale,
+              "$$ROOT",
+              {
+                _id: "$_id",
+                ...fields,
+                labels: labels === undefined ? { $ifNull: ["$labels", {}] } : { $literal: labels },
+                status: "online",
+                active: { $literal: 0 },
+                startedAt: { $cond: [{ $eq: ["$epoch", node.epoch] }, "$startedAt", "$$NOW"] },
+                heartbeatAt: "$$NOW",
+              },
+            ],
+          },
+        },
+      ],
+      { upsert: true, returnDocument: "after" },
+    );
+    return registered?.epoch === node.epoch;
+  }
+
+  async heartbeat({
+    id,
+    epoch,
+    active,
+    status = "online",
+    concurrency,
+  }: NodeHeartbeat): Promise<HeartbeatOutcome> {
+    const noted = await this.#nodes.updateOne({ _id: id, epoch }, [
+      {
+        $set: {
+          heartbeatAt: "$$NOW",
+          active: { $literal: active },
+          status,
+          ...(concurrency !== undefined && { concurrency: { $literal: concurrency } }),
+        },
+      },
+      { $unset: "foundSilentBy" },
+    ]);
+    if (noted.matchedCount > 0) return "noted";
+    const known = await this.#nodes.findOne({ _id: id }, { projection: { epoch: 1 } });
+    return known !== null && known.epoch > epoch ? "stale" : "unknown";
+  }
+
+  /** A node says that it leaves. */
+  async leave(id: string, epoch: number): Promise<void> {
+    await this.#nodes.updateOne({ _id: id, epoch }, { $set: { status: "offline", active: 0 } });
+  }
+
+  /**
+   * Marks nodes offline that were silent for so long, by the server's clock.
+   * @returns those that this call marked: of several masters that look at once, one is told of each
+   */
+  async markOffline(silentMs: number): Promise<readonly NodeRow[]> {
+    const mark = `${Date.now()}.${Math.random()}`;
+    const marked = await this.#nodes.updateMany(
+      {
+        status: { $ne: "offline" },
+        $expr: { $lt: ["$heartbeatAt", { $subtract: ["$$NOW", silentMs] }] },
+      },
+      { $set: { status: "offline", active: 0, foundSilentBy: mark } },
+    );
+    if (marked.modifiedCount === 0) return [];
+    return (await this.#nodes.find({ foundSilentBy: mark }).toArray()).map(toRow);
+  }
+
+  /** Changes what users may change of a node. @returns undefined when there is none */
+  async describe(id: string, labels: Readonly<Record<string, string>>): Promise<NodeRow | undefined> {
+    const document = await this.#nodes.findOneAndUpdate(
+      { _id: id },
+      { $set: { labels } },
+      { returnDocument: "after" },
+    );
+    return document === null ? undefined : toRow(document);
+  }
+
+  async get(id: string): Promise<NodeRow | undefined> {
+    const document = await this.#nodes.findOne({ _id: id });
+    return document === null ? undefined : toRow(document);
+  }
+
+  /** By id. */
+  async list(options: ListOptions & { readonly status?: NodeStatus } = {}): Promise<ListPage<NodeRow>> {
+    const { limit = DEFAULT_LIST_LIMIT, cursor, status } = options;
+    const filter: Filter<NodeDocument> = {
+      ...(status !== undefined && { status }),
+      ...(cursor !== undefined && { _id: { $gt: decodeCursor(cursor, position) } }),
+    };
+    const documents = await this.#nodes
+      .find(filter)
+      .sort({ _id: 1 })
+      .limit(limit + 1)
+      .toArray();
+    return pageOf(documents, limit, toRow, ({ _id }) => encodeCursor(_id));
+  }
+
+  /** Tasks that all nodes online can have at once. */
+  async capacity(): Promise<number> {
+    const [online] = await this.#nodes
+      .aggregate<{ tasks: number }>([
+        { $match: { status: "online" } },
+        { $group: { _id: null, tasks: { $sum: "$concurrency" } } },
+      ])
+      .toArray();
+    return online?.tasks ?? 0;
+  }
+
+  /** How many nodes there are of each status. */
+  async statuses(): Promise<ReadonlyMap<NodeStatus, number>> {
+    const groups = this.#nodes.aggregate<{ _id: NodeStatus; nodes: number }>([
+      { $group: { _id: "$status", nodes: { $sum: 1 } } },
+    ]);
+    return new Map((await groups.toArray()).map(({ _id, nodes }) => [_id, nodes]));
+  }
+}
+
+function toRow(document: NodeDocument): NodeRow {
+  const { _id, startedAt, heartbeatAt, foundSilentBy: _mark, labels, ...fields } = document;
+  return {
+    id: _id,
+    ...fields,
+    labels: labels ?? {},
+    startedAt: startedAt.getTime(),
+    heartbeatAt: heartbeatAt.getTime(),
+  };
+}

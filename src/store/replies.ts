@@ -1,0 +1,221 @@
+import type { Collection } from "mongodb";
+import type { EndState } from "../crawl/frontier.js";
+import type { Clock } from "../lib/clock.js";
+import type { Retrier } from "./retrier.js";
+import type { UrlDocument } from "./url-document.js";
+
+/** Who handed in a URL and wants to hear of its end. */
+export type ExpectedReply = {
+  /** Unique; the same again is the same reply. */
+  readonly id: string;
+  readonly crawl: string;
+  readonly urlId: string;
+  readonly url: string;
+  /** Queue to answer to. */
+  readonly replyTo: string;
+  readonly correlationId?: string;
+};
+
+/** An end of a URL, with the URLs found on it that count as part of it and have not ended. */
+export type EndedUrl = { readonly id: string; readonly children: readonly string[] };
+
+/** An answer to be sent. */
+export type DueReply = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly replyTo: string;
+  readonly correlationId?: string;
+  readonly body: {
+    readonly url: string;
+    readonly state: EndState;
+    readonly statusCode?: number;
+    /** Items and files of the URL and of the files found on its page. */
+    readonly items: number;
+    readonly files: number;
+    readonly error?: string;
+  };
+};
+
+/** `_id` is the expected reply's id. */
+export type ReplyDocument = Omit<ExpectedReply, "id"> & {
+  readonly _id: string;
+  /** URLs whose end is waited for. */
+  readonly waiting: readonly string[];
+  /** The URL itself and those found on its page. */
+  readonly urls: readonly string[];
+  readonly at: number;
+};
+
+const SWEEP_BATCH = 500;
+
+/**
+ * Replies owed to senders of URLs.
+ *
+ *   expect ──▶ waits for its URL ──ended, files were found on it──▶ waits for them ──all ended──▶ due, and gone
+ *
+ * A reply is taken out by whoever finds that nothing is waited for, so it is due once. Whoever is killed
+ * between taking it out and sending it loses it: a reply is sent at most once, the work itself is not lost.
+ * A report of an end that gets lost is made up for by `sweep`.
+ */
+export class Replies {
+  readonly #replies: Collection<ReplyDocument>;
+  readonly #urls: Collection<UrlDocument>;
+  readonly #retrier: Retrier;
+  readonly #clock: Clock;
+
+  constructor(deps: {
+    readonly replies: Collection<ReplyDocument>;
+    readonly urls: Collection<UrlDocument>;
+    readonly retrier: Retrier;
+    readonly clock: Clock;
+  }) {
+    this.#replies = deps.replies;
+    this.#urls = deps.urls;
+    this.#retrier = deps.retrier;
+    this.#clock = deps.clock;
+  }
+
+  /** Keeps who waits for what. To be called before the URLs can end: that is, before they are admitted. */
+  async expect(replies: readonly ExpectedReply[]): Promise<void> {
+    if (replies.length === 0) return;
+    const at = this.#clock.now();
+    await this.#retrier.run("keep expected replies", () =>
+      this.#replies.bulkWrite(
+        replies.map(({ id, ...reply }) => ({
+          updateOne: {
+            filter: { _id: id },
+            update: { $setOnInsert: { ...reply, waiting: [reply.urlId], urls: [reply.urlId], at } },
+            upsert: true,
+          },
+        })),
+        { ordered: false },
+      ),
+    );
+  }
+
+  /** Takes note of ends; resolves with the replies that are due now. One look when nobody waits for them. */
+  async ended(endings: readonly EndedUrl[]): Promise<readonly DueReply[]> {
+    if (endings.length === 0) return [];
+    const children = new Map(endings.map(({ id, children }) => [id, children]));
+    const waiting = await this.#replies.find({ waiting: { $in: [...children.keys()] } }).toArray();
+    if (waiting.length === 0) return [];
+    await this.#retrier.run("note the ends that replies wait for", () =>
+      this.#replies.bulkWrite(
+        waiting.map((reply) => {
+          const over = reply.waiting.filter((id) => children.has(id));
+          // Of the URL itself only: what is found on a file's page is not part of the answer.
+          const found = over.includes(reply.urlId) ? (children.get(reply.urlId) ?? []) : [];
+          const fresh = found.filter((id) => !reply.urls.includes(id));
+          // One update, so that there is no instant at which nothing is waited for too early. Literals, since
+          // an id might begin with "$".
+          return {
+            updateOne: {
+              filter: { _id: reply._id },
+              update: [
+                {
+                  $set: {
+                    waiting: {
+                      $setDifference: [{ $setUnion: ["$waiting", { $literal: fresh }] }, { $literal: over }],
+                    },
+                    urls: { $setUnion: ["$urls", { $literal: fresh }] },
+                    at: { $literal: this.#clock.now() },
+                  },
+                },
+              ],
+            },
+          };
+        }),
+        { ordered: false },
+      ),
+    );
+    return this.#takeDue(waiting.map(({ _id }) => _id));
+  }
+
+  /** Replies that wait, unchanged for so long, for URLs that have all ended: their reports were lost. */
+  async sweep(olderThanMs: number): Promise<readonly DueReply[]> {
+    const due: DueReply[] = [];
+    const before = this.#clock.now() - olderThanMs;
+    const silent = this.#replies.find({ at: { $lt: before } }).batchSize(SWEEP_BATCH);
+    let batch: ReplyDocument[] = [];
+    const settle = async () => {
+      const ids = batch.flatMap(({ waiting }) => waiting);
+      const ended = await this.#urls
+        .find({ _id: { $in: ids }, state: { $in: ["done", "failed", "skipped"] } })
+        .project<{ _id: string }>({ _id: 1 })
+        .toArray();
+      const over = new Set(ended.map(({ _id }) => _id));
+      const overdue = batch.filter(({ waiting }) => waiting.every((id) => over.has(id)));
+      await this.#replies.updateMany(
+        { _id: { $in: overdue.map(({ _id }) => _id) } },
+        { $set: { waiting: [] } },
+      );
+      due.push(...(await this.#takeDue(overdue.map(({ _id }) => _id))));
+      batch = [];
+    };
+    for await (const reply of silent) {
+      batch.push(reply);
+      if (batch.length === SWEEP_BATCH) await settle();
+    }
+    if (batch.length > 0) await settle();
+    return due;
+  }
+
+  /** Forgets replies that will not be sent: their URL was refused after all. */
+  async forget(ids: readonly string[]): Promise<void> {
+    await this.#replies.deleteMany({ _id: { $in: [...ids] } });
+  }
+
+  /** Forgets all replies of a crawl: it is being purged. */
+  async drop(crawl: string): Promise<void> {
+    await this.#replies.deleteMany({ crawl });
+  }
+
+  async #takeDue(ids: readonly string[]): Promise<readonly DueReply[]> {
+    const over = await this.#replies.find({ _id: { $in: [...ids] }, waiting: { $size: 0 } }).toArray();
+    const taken: ReplyDocument[] = [];
+    for (const { _id } of over) {
+      const reply = await this.#replies.findOneAndDelete({ _id, waiting: { $size: 0 } });
+      if (reply !== null) taken.push(reply);
+    }
+    if (taken.length === 0) return [];
+    const urls = new Map<string, UrlDocument>();
+    const documents = this.#urls.find({ _id: { $in: taken.flatMap((reply) => [...reply.urls]) } });
+    for await (const document of documents) urls.set(document._id, document);
+    return taken.map((reply) => toDue(reply, urls));
+  }
+}
+
+function toDue(reply: ReplyDocument, known: ReadonlyMap<string, UrlDocument>): DueReply {
+  const own = known.get(reply.urlId);
+  const urls = reply.urls.flatMap((id) => known.get(id) ?? []);
+  const { state, error } = outcomeOf(own);
+  return {
+    id: reply._id,
+    crawl: reply.crawl,
+    replyTo: reply.replyTo,
+    ...(reply.correlationId !== undefined && { correlationId: reply.correlationId }),
+    body: {
+      url: reply.url,
+      state,
+      ...(own?.statusCode !== undefined && { statusCode: own.statusCode }),
+      items: urls.reduce((sum, { items }) => sum + (items ?? 0), 0),
+      files: urls.reduce((sum, { files }) => sum + (files ?? 0), 0),
+      ...(error !== undefined && { error }),
+    },
+  };
+}
+
+function outcomeOf(url: UrlDocument | undefined): { state: EndState; error?: string } {
+  switch (url?.state) {
+    case "done":
+      return { state: "done" };
+    case "failed":
+    case "skipped": {
+      const error = [url.reason, url.error].filter((part) => part !== undefined).join(": ");
+      return { state: url.state, ...(error !== "" && { error }) };
+    }
+    default:
+      // Its crawl was purged, or it was opened again meanwhile: what it is now is no answer to this.
+      return { state: "skipped", error: "closed" };
+  }
+}

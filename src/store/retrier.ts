@@ -1,0 +1,82 @@
+import { MongoBulkWriteError, MongoError, MongoNetworkError, MongoServerSelectionError } from "mongodb";
+import type { Clock } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+import { StoreUnavailableError } from "./errors.js";
+
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 2_000;
+
+/** Codes by which a server says that it is going, or is not the primary (any more), or could not wait. */
+const TRANSIENT_CODES = new Set([
+  6, // HostUnreachable
+  7, // HostNotFound
+  64, // WriteConcernFailed
+  89, // NetworkTimeout
+  91, // ShutdownInProgress
+  112, // WriteConflict
+  189, // PrimarySteppedDown
+  262, // ExceededTimeLimit
+  9001, // SocketException
+  10107, // NotWritablePrimary
+  11600, // InterruptedAtShutdown
+  11602, // InterruptedDueToReplStateChange
+  13435, // NotPrimaryNoSecondaryOk
+  13436, // NotPrimaryOrSecondary
+]);
+
+/** Whether the same command may well succeed a little later. */
+export function isTransient(error: unknown): boolean {
+  if (error instanceof MongoNetworkError || error instanceof MongoServerSelectionError) return true;
+  if (!(error instanceof MongoError)) return false;
+  if (error.hasErrorLabel("RetryableWriteError") || error.hasErrorLabel("TransientTransactionError"))
+    return true;
+  if (error instanceof MongoBulkWriteError && error.result.getWriteConcernError() !== undefined) return true;
+  return typeof error.code === "number" && TRANSIENT_CODES.has(error.code);
+}
+
+/**
+ * Makes a write again while the database is away or changes its primary. The driver itself repeats each
+ * write once, and updates of many documents not at all, since it cannot know whether that is safe; here
+ * every write is made so that it is.
+ */
+export class Retrier {
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #forMs: number;
+  #stopped = false;
+
+  constructor(deps: { clock: Clock; logger: Logger }, options: { forMs: number }) {
+    this.#clock = deps.clock;
+    this.#logger = deps.logger;
+    this.#forMs = options.forMs;
+  }
+
+  /**
+   * @param what what is done, for people: "could not <what>"
+   * @param attempt told whether an earlier attempt may have been carried out, in part or as a whole
+   * @throws StoreUnavailableError when time is up; any other error at once
+   */
+  async run<T>(what: string, attempt: (again: boolean) => Promise<T>): Promise<T> {
+    const startedAt = this.#clock.monotonic();
+    for (let pauseMs = FIRST_PAUSE_MS, again = false; ; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
+      try {
+        return await attempt(again);
+      } catch (error) {
+        if (!isTransient(error)) throw error;
+        const spentMs = this.#clock.monotonic() - startedAt;
+        if (this.#stopped || spentMs + pauseMs > this.#forMs) {
+          throw new StoreUnavailableError(what, spentMs, { cause: error });
+        }
+        this.#logger.warn({ error: messageOf(error), pauseMs }, `could not ${what} yet: trying again`);
+        again = true;
+        await new Promise<void>((resolve) => this.#clock.after(pauseMs, resolve));
+      }
+    }
+  }
+
+  /** Lets what is being tried end with its next failure. */
+  stop(): void {
+    this.#stopped = true;
+  }
+}

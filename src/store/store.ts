@@ -1,0 +1,252 @@
+import { type Collection, type Db, type Document, MongoClient, MongoError, MongoParseError } from "mongodb";
+import type { FileStore } from "../crawl/records.js";
+import { type Clock, systemClock } from "../lib/clock.js";
+import { ConfigError, messageOf } from "../lib/errors.js";
+import { type Logger, withoutPassword } from "../lib/logger.js";
+import type { Service } from "../lib/service.js";
+import { type CrawlDocument, Crawls } from "./crawls.js";
+import { StoreUnavailableError } from "./errors.js";
+import { MongoFileStore } from "./file-store.js";
+import { type FileDocument, Files } from "./files.js";
+import { type HostDocument, MongoHostStates } from "./host-states.js";
+import { ensureIndexes } from "./indexes.js";
+import { type ItemDocument, Items } from "./items.js";
+import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
+import { MongoFrontier } from "./mongo-frontier.js";
+import { MongoResultSink } from "./mongo-result-sink.js";
+import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
+import { type NodeDocument, Nodes } from "./nodes.js";
+import { type PageDocument, Pages } from "./pages.js";
+import { Replies, type ReplyDocument } from "./replies.js";
+import { isTransient, Retrier } from "./retrier.js";
+import { ServerClock } from "./server-clock.js";
+import type { UrlDocument } from "./url-document.js";
+import { UrlList } from "./url-list.js";
+
+export type StoreOptions = {
+  /** `mongodb://` or `mongodb+srv://` of a replica set. */
+  readonly uri: string;
+  /** The database's name. @default "warren" */
+  readonly namespace: string;
+  /** Number of shards that hosts hash into; the same for all processes, for good. @default 64 */
+  readonly shardCount: number;
+  /** How long a master's leases hold without being renewed, in milliseconds. @default 10_000 */
+  readonly leaseTtlMs: number;
+  /** Connections at most. @default 32 */
+  readonly maxConnections: number;
+  /** How long a write is tried again while the database is away, in milliseconds. @default 20_000 */
+  readonly retryForMs: number;
+  /** How long one operation waits for a primary, in milliseconds. @default 10_000 */
+  readonly serverSelectionMs: number;
+};
+
+export const STORE_DEFAULTS = {
+  namespace: "warren",
+  shardCount: 64,
+  leaseTtlMs: 10_000,
+  maxConnections: 32,
+  retryForMs: 20_000,
+  serverSelectionMs: 10_000,
+} satisfies Omit<StoreOptions, "uri">;
+
+export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
+
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 5_000;
+
+/** Codes by which a server refuses who we are or what we may do. */
+const REFUSALS = new Set([13, 18, 33, 8000]);
+
+/**
+ * Everything that outlives a process, in one MongoDB database. `start` resolves when the database can be
+ * used; while the server is away it goes on trying. Built before it is started, so its parts can be handed
+ * on at once; they work from then on.
+ */
+export class Store implements Service {
+  readonly name = "store";
+  readonly crawls: Crawls;
+  readonly frontier: MongoFrontier;
+  readonly urls: UrlList;
+  readonly pages: Pages;
+  readonly items: Items;
+  readonly files: Files;
+  readonly contents: MongoFileStore & FileStore;
+  readonly results: MongoResultSink;
+  readonly hosts: MongoHostStates;
+  readonly robots: MongoRobotsStore;
+  readonly nodes: Nodes;
+  readonly leases: Leases;
+  readonly replies: Replies;
+  readonly serverClock: ServerClock;
+  readonly shardCount: number;
+
+  readonly #client: MongoClient;
+  readonly #db: Db;
+  readonly #options: StoreOptions;
+  readonly #logger: Logger;
+  readonly #clock: Clock;
+  readonly #retrier: Retrier;
+  #stopping = false;
+  #wake: () => void = () => {};
+
+  /** @throws ConfigError when the URI cannot be read */
+  constructor(given: Partial<StoreOptions> & Pick<StoreOptions, "uri">, deps: StoreDeps) {
+    const options: StoreOptions = { ...STORE_DEFAULTS, ...given };
+    const clock = deps.clock ?? systemClock;
+    this.#options = options;
+    this.#logger = deps.logger;
+    this.#clock = clock;
+    this.#client = connectionTo(options);
+    const db = this.#client.db(options.namespace);
+    this.#db = db;
+    const retrier = new Retrier({ clock, logger: deps.logger }, { forMs: options.retryForMs });
+    this.#retrier = retrier;
+    this.shardCount = options.shardCount;
+
+    const urls = db.collection<UrlDocument>("urls");
+    const pages = db.collection<PageDocument>("pages");
+    const items = db.collection<ItemDocument>("items");
+    const files = db.collection<FileDocument>("files");
+    this.crawls = new Crawls({
+      client: this.#client,
+      crawls: db.collection<CrawlDocument>("crawls"),
+      urls,
+      pages,
+      items,
+      files,
+      retrier,
+      clock,
+    });
+    this.frontier = new MongoFrontier({ urls, retrier, clock }, { shardCount: options.shardCount });
+    this.urls = new UrlList(urls, { shardCount: options.shardCount });
+    this.pages = new Pages(pages, retrier);
+    this.items = new Items(items, retrier);
+    this.files = new Files(files, retrier);
+    this.contents = new MongoFileStore({ db, files: this.files, clock });
+    this.results = new MongoResultSink({
+      pages: this.pages,
+      items: this.items,
+      files: this.files,
+      contents: this.contents,
+    });
+    this.hosts = new MongoHostStates(db.collection<HostDocument>("hosts"), retrier);
+    this.robots = new MongoRobotsStore(db.collection<RobotsDocument>("robots"), retrier);
+    this.nodes = new Nodes(db.collection<NodeDocument>("nodes"));
+    this.leases = new Leases(
+      {
+        leases: db.collection<LeaseDocument>("leases"),
+        masters: db.collection<MasterDocument>("masters"),
+        clock,
+      },
+      { shardCount: options.shardCount, ttlMs: options.leaseTtlMs },
+    );
+    this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
+    this.serverClock = new ServerClock(db, clock);
+  }
+
+  /** @throws ConfigError when trying again cannot help: wrong credentials, or not a replica set */
+  async start(): Promise<void> {
+    for (let pauseMs = FIRST_PAUSE_MS; !this.#stopping; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
+      try {
+        await this.#prepare();
+        return;
+      } catch (error) {
+        if (this.#stopping) break;
+        if (isRefusal(error)) throw this.#refused(error);
+        if (!isTransient(error)) throw error;
+        this.#logger.warn(
+          { uri: withoutPassword(this.#options.uri), error: messageOf(error), pauseMs },
+          "MongoDB is away: trying again",
+        );
+        await new Promise<void>((resolve) => {
+          const stopTimer = this.#clock.after(pauseMs, resolve);
+          this.#wake = () => {
+            stopTimer();
+            resolve();
+          };
+        });
+      }
+    }
+    throw new StoreUnavailableError("start the store", 0);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#retrier.stop();
+    this.#wake();
+    await this.#client.close();
+  }
+
+  /** Rejects unless a primary answers. */
+  async ping(): Promise<void> {
+    await this.#db.command({ ping: 1 });
+  }
+
+  /** Removes a crawl that was closed or has finished, with all that it left. @throws NotFoundError, ConflictError */
+  async purge(crawl: string): Promise<void> {
+    await this.crawls.purge(crawl, (contentId) => this.contents.discard(contentId));
+    await this.replies.drop(crawl);
+  }
+
+  /** Removes the whole database: for tests and benchmarks. */
+  async dropDatabase(): Promise<void> {
+    await this.#db.dropDatabase();
+  }
+
+  /** A collection as it is: for tests and for those who look into the database. */
+  collection<Shape extends Document>(name: string): Collection<Shape> {
+    return this.#db.collection<Shape>(name);
+  }
+
+  async #prepare(): Promise<void> {
+    await this.#client.connect();
+    const hello = await this.#db.admin().command({ hello: 1 });
+    if (hello.setName === undefined && hello.msg !== "isdbgrid") {
+      throw new ConfigError(
+        `MONGODB_URI: ${withoutPassword(this.#options.uri)} is not a replica set, which snapshots and majority writes need; ` +
+          "start mongod with --replSet and run rs.initiate() once (one member will do)",
+      );
+    }
+    await ensureIndexes(this.#db);
+    await this.leases.ensureShards();
+    await this.crawls.ensureInbox();
+    await this.serverClock.refresh();
+  }
+
+  #refused(error: unknown): ConfigError {
+    return new ConfigError(
+      `MONGODB_URI: ${withoutPassword(this.#options.uri)} was refused: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+function connectionTo(options: StoreOptions): MongoClient {
+  try {
+    return new MongoClient(options.uri, {
+      appName: "warren",
+      maxPoolSize: options.maxConnections,
+      serverSelectionTimeoutMS: options.serverSelectionMs,
+      writeConcern: { w: "majority", journal: true },
+      readPreference: "primary",
+      ignoreUndefined: true,
+      retryReads: true,
+      retryWrites: true,
+    });
+  } catch (error) {
+    // Everything that the driver finds wrong with a URI, it finds here.
+    const text = error instanceof MongoParseError || error instanceof Error ? error.message : String(error);
+    throw new ConfigError(
+      `MONGODB_URI: ${withoutPassword(options.uri)} cannot be read: ${withoutPassword(text)}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof MongoError)) return false;
+  if (typeof error.code === "number" && REFUSALS.has(error.code)) return true;
+  return error.cause !== undefined && isRefusal(error.cause);
+}

@@ -1,0 +1,49 @@
+import type { Dispatch, RedirectTarget, UrlKind, UrlRequest, UrlState } from "../crawl/frontier.js";
+
+/** A URL of the frontier as it is stored; what is absent is not written. Instants in ms since the epoch. */
+export type UrlDocument = {
+  /** `<crawl>:<fingerprint>`. */
+  readonly _id: string;
+  readonly crawl: string;
+  readonly url: string;
+  readonly host: string;
+  readonly shard: number;
+  readonly state: UrlState;
+  readonly kind: UrlKind;
+  readonly depth: number;
+  readonly priority: number;
+  readonly readyAt: number;
+  readonly attempts: number;
+  /** Absent: 0. */
+  readonly round?: number;
+  readonly parent?: string;
+  /** As JSON text: what it carries may have members with names that MongoDB refuses. */
+  readonly request?: string;
+  readonly target?: RedirectTarget;
+  /** While it is dispatched. */
+  readonly dispatch?: Dispatch;
+  readonly statusCode?: number;
+  readonly reason?: string;
+  readonly error?: string;
+  /** Of a URL that is done; absent: 0. */
+  readonly items?: number;
+  readonly files?: number;
+  /** The URL whose redirect led here, when this one was recorded for that alone. */
+  readonly claimedBy?: string;
+  /**
+   * When its state last changed. Its fraction of a millisecond is random and marks all that were changed by
+   * one batch, so that a batch that came through in part, or was repeated, can be told from others.
+   */
+  readonly at: number;
+};
+
+/** Random fractions have 12 bits: that many fit a double beside milliseconds since the epoch. */
+const FRACTIONS = 4_096;
+
+export function markedInstant(now: number): number {
+  return Math.floor(now) + Math.floor(Math.random() * FRACTIONS) / FRACTIONS;
+}
+
+export function requestOf(text: string): UrlRequest {
+  return JSON.parse(text) as UrlRequest;
+}
