@@ -504,6 +504,7 @@ export class Crawls {
         urls.updateMany(
           { _id: { $in: ids }, ...left },
           { $set: { state: "skipped", reason: "limit", at: clock.now() } },
+          { hint: "_id_" },
         ),
       );
       skipped += ended.modifiedCount;

@@ -56,6 +56,12 @@ const MANY_CRAWLS = 3;
 /** The server's answer when the values of a `distinct` do not fit one document. */
 const DISTINCT_TOO_BIG = 17_217;
 
+/**
+ * Documents named by id that are to be in some state: without this the server tries out each time whether
+ * the index of open URLs would not find them faster.
+ */
+const BY_ID = { hint: "_id_" } as const;
+
 const MAX_ERROR_CHARACTERS = 500;
 
 /**
@@ -78,7 +84,7 @@ export class MongoFrontier implements Frontier {
 
   async add(urls: readonly NewUrl[]): Promise<AddResult> {
     const { inserted, duplicates } = await this.#insert(urls);
-    const reopened = duplicates.length === 0 ? [] : await this.#meetAgain(duplicates);
+    const reopened = await this.#meetAgain(duplicates);
     const added = [...inserted].filter((url) => url.skip === undefined);
     return {
       queued: [...added, ...reopened],
@@ -169,6 +175,7 @@ export class MongoFrontier implements Frontier {
       const marked = await this.#urls.updateMany(
         { _id: { $in: [...ids] }, state: "queued" },
         { $set: { state: "dispatched", dispatch, at: this.#clock.now() }, $unset: { reason: "" } },
+        BY_ID,
       );
       if (marked.modifiedCount === ids.length) return new Set(ids);
       if (marked.modifiedCount === 0 && !again) return new Set<string>();
@@ -200,6 +207,7 @@ export class MongoFrontier implements Frontier {
       const revoked = await this.#urls.updateMany(
         { _id: { $in: [...ids] }, state: "dispatched", "dispatch.token": { $in: [...tokens] } },
         { $set: { state: "queued", readyAt, at: this.#clock.now() }, $unset: { dispatch: "" } },
+        BY_ID,
       );
       return revoked.modifiedCount;
     });
@@ -283,6 +291,7 @@ export class MongoFrontier implements Frontier {
 
   /** Known URLs were found again; returns those that wait again for that. */
   async #meetAgain(duplicates: readonly NewUrl[]): Promise<readonly NewUrl[]> {
+    if (duplicates.length === 0) return [];
     const at = markedInstant(this.#clock.now());
     const updates: AnyBulkWriteOperation<UrlDocument>[] = [];
     const mayReopen = new Map<string, NewUrl>();
@@ -294,6 +303,7 @@ export class MongoFrontier implements Frontier {
       const shallower = { _id: { $in: group.map(({ id }) => id) }, depth: { $gt: depth } };
       updates.push({
         updateMany: {
+          ...BY_ID,
           filter: { ...shallower, state: "queued" },
           update: { $set: kind === "page" ? { depth, kind } : { depth } },
         },
@@ -305,6 +315,7 @@ export class MongoFrontier implements Frontier {
       }
       updates.push({
         updateMany: {
+          ...BY_ID,
           filter: { ...shallower, state: "skipped", reason: { $in: ["depth", "type"] } },
           update: {
             $set: { state: "queued", depth, kind, readyAt: this.#clock.now(), at },
@@ -314,7 +325,6 @@ export class MongoFrontier implements Frontier {
       });
     }
     return this.#retrier.run("lower the depth of known URLs", async (again) => {
-      // Ordered would be one command for each run of like updates as well; unordered lets none stop another.
       const result = await this.#urls.bulkWrite(updates, { ordered: false });
       if (mayReopen.size === 0 || (result.modifiedCount === 0 && !again)) return [];
       const reopened = await this.#idsOf({ _id: { $in: [...mayReopen.keys()] }, at });
@@ -384,7 +394,7 @@ export class MongoFrontier implements Frontier {
   async #currentOf(endings: readonly Ending[]): Promise<readonly Ending[]> {
     const tokens = new Map<string, string>();
     const dispatched = this.#urls
-      .find({ _id: { $in: endings.map(({ id }) => id) }, state: "dispatched" })
+      .find({ _id: { $in: endings.map(({ id }) => id) }, state: "dispatched" }, BY_ID)
       .project<Pick<UrlDocument, "_id" | "dispatch">>({ "dispatch.token": 1 });
     for await (const { _id, dispatch } of dispatched) tokens.set(_id, dispatch?.token ?? "");
     return endings.filter(({ id, token }) => tokens.get(id) === token);
@@ -394,6 +404,7 @@ export class MongoFrontier implements Frontier {
   #updatesOf(endings: readonly Ending[], at: number): AnyBulkWriteOperation<UrlDocument>[] {
     return grouped(endings, sameWrite).map((group) => ({
       updateMany: {
+        ...BY_ID,
         filter: {
           _id: { $in: group.map(({ id }) => id) },
           state: "dispatched",
@@ -446,7 +457,7 @@ export class MongoFrontier implements Frontier {
   }
 
   async #idsOf(filter: Filter<UrlDocument>): Promise<Set<string>> {
-    const documents = await this.#urls.find(filter).project<{ _id: string }>({ _id: 1 }).toArray();
+    const documents = await this.#urls.find(filter, BY_ID).project<{ _id: string }>({ _id: 1 }).toArray();
     return new Set(documents.map(({ _id }) => _id));
   }
 }

@@ -148,6 +148,24 @@ export class Nodes {
     return (await this.#nodes.find({ foundSilentBy: mark }).toArray()).map(toRow);
   }
 
+  /**
+   * Marks nodes that were silent for so long, until they are heard of again. Their status stays.
+   * @returns those that this call marked: of several masters that look at once, one is told of each
+   */
+  async markSuspect(silentMs: number): Promise<readonly NodeRow[]> {
+    const mark = `${Date.now()}.${Math.random()}`;
+    const marked = await this.#nodes.updateMany(
+      {
+        status: { $ne: "offline" },
+        foundSilentBy: { $exists: false },
+        $expr: { $lt: ["$heartbeatAt", { $subtract: ["$$NOW", silentMs] }] },
+      },
+      { $set: { foundSilentBy: mark } },
+    );
+    if (marked.modifiedCount === 0) return [];
+    return (await this.#nodes.find({ foundSilentBy: mark }).toArray()).map(toRow);
+  }
+
   /** Changes what users may change of a node. @returns undefined when there is none */
   async describe(id: string, labels: Readonly<Record<string, string>>): Promise<NodeRow | undefined> {
     const document = await this.#nodes.findOneAndUpdate(
