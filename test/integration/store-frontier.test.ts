@@ -265,7 +265,9 @@ describe("MongoFrontier", () => {
 
     it("refuses a cursor that it did not give out", async () => {
       for (const cursor of ["", "nonsense", Buffer.from('{"$gt":""}').toString("base64url")]) {
-        await expect(one.urls.list(crawl, { state: "queued", cursor })).rejects.toMatchObject({ code: "invalid" });
+        await expect(one.urls.list(crawl, { state: "queued", cursor })).rejects.toMatchObject({
+          code: "invalid",
+        });
       }
     });
   });
