@@ -1,0 +1,94 @@
+/**
+ * A crawl: one run of a spider over URLs, with its scope, limits and counts.
+ *
+ * `running` and `paused` can change into each other; `closed` was stopped by someone and `resume` goes on
+ * where it stopped; `finished` means that no URL is queued or dispatched; `failed` could not go on at all.
+ */
+export const CRAWL_STATUSES = ["running", "paused", "closed", "finished", "failed"] as const;
+export type CrawlStatus = (typeof CRAWL_STATUSES)[number];
+
+/** The standing crawl of URLs that name none. It never finishes. */
+export const INBOX = "inbox";
+
+/** Which hosts and URLs a crawl may fetch. Globs match the whole URL, `*` standing for any run. */
+export type Scope =
+  | "host"
+  | "domain"
+  | "any"
+  | { readonly allow: readonly string[]; readonly deny: readonly string[] };
+
+export type CrawlLimits = {
+  /** Links followed from a seed at most; a seed has depth 0. */
+  readonly maxDepth?: number;
+  /** URLs fetched at most, never exceeded. */
+  readonly maxPages?: number;
+  /** Time from the start after which nothing more is dispatched, in milliseconds. */
+  readonly maxDurationMs?: number;
+  /** Body bytes fetched after which nothing more is dispatched. */
+  readonly maxBytes?: number;
+};
+
+export type Politeness = {
+  /** From the end of one fetch to the start of the next on a host, in milliseconds. @default 0 */
+  readonly delayMs: number;
+  /** Fetches at once on a host. @default 4 */
+  readonly maxConcurrencyPerHost: number;
+  /** Whether robots.txt is asked and obeyed. @default true */
+  readonly obeyRobots: boolean;
+};
+
+export const DEFAULT_POLITENESS: Politeness = { delayMs: 0, maxConcurrencyPerHost: 4, obeyRobots: true };
+
+/** What a user decides about a crawl. */
+export type CrawlSpec = {
+  readonly name?: string;
+  /** @default "links" */
+  readonly spider: string;
+  readonly seeds: readonly string[];
+  /** @default "host" */
+  readonly scope: Scope;
+  readonly limits: CrawlLimits;
+  readonly politeness: Politeness;
+  /** 0 (last) to 9 (first): its weight when crawls take turns. @default 5 */
+  readonly priority: number;
+  /** Handed to the spider as they are. */
+  readonly params: Readonly<Record<string, unknown>>;
+};
+
+/** Why a `finished` crawl ended, when not because everything was fetched. */
+export const FINISH_REASONS = ["completed", "maxPages", "maxDurationMs", "maxBytes"] as const;
+export type FinishReason = (typeof FINISH_REASONS)[number];
+
+/** A crawl as the engine and the dispatcher need it. */
+export type Crawl = CrawlSpec & {
+  readonly id: string;
+  readonly status: CrawlStatus;
+  /** Raised whenever the crawl is closed or opened again; tasks of an older one are refused. */
+  readonly generation: number;
+  /** When it was started, in milliseconds since the epoch. */
+  readonly startedAt: number;
+};
+
+export type CrawlCounts = {
+  readonly queued: number;
+  /** Dispatched and not yet ended. */
+  readonly active: number;
+  readonly done: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly items: number;
+  readonly files: number;
+  /** Body bytes fetched, after decoding. */
+  readonly bytes: number;
+};
+
+export const NO_COUNTS: CrawlCounts = {
+  queued: 0,
+  active: 0,
+  done: 0,
+  failed: 0,
+  skipped: 0,
+  items: 0,
+  files: 0,
+  bytes: 0,
+};

@@ -1,0 +1,195 @@
+/**
+ * The frontier: all URLs a crawl knows, and their state.
+ *
+ *             add                dispatch               commit
+ *   (unknown) ───▶ queued ──────────────▶ dispatched ──────────▶ done | failed | skipped
+ *                    ▲                        │
+ *                    └────────────────────────┘  retry, moved, handed back, or never reported (reconciled)
+ *
+ * Two answers to the interface exist, in memory and in MongoDB, and share one suite of tests. Everything is
+ * done in batches: a call costs a round trip, a URL does not.
+ */
+export const URL_STATES = ["queued", "dispatched", "done", "failed", "skipped"] as const;
+export type UrlState = (typeof URL_STATES)[number];
+export type EndState = "done" | "failed" | "skipped";
+
+export const SKIP_REASONS = [
+  "robots",
+  "scope",
+  "address",
+  "depth",
+  "limit",
+  "type",
+  "closed",
+  "duplicate",
+] as const;
+export type SkipReason = (typeof SKIP_REASONS)[number];
+
+export const FAIL_REASONS = [
+  "http-status",
+  "network",
+  "timeout",
+  "too-large",
+  "too-many-redirects",
+  "decode",
+  "spider-error",
+  "poison",
+] as const;
+export type FailReason = (typeof FAIL_REASONS)[number];
+
+/** `page`: parsed by the spider. `file`: kept if it is of a type the spider wants, never parsed for links. */
+export type UrlKind = "page" | "file";
+
+/** What a request asks for beyond a plain GET. */
+export type UrlRequest = {
+  readonly method?: "GET" | "HEAD" | "POST";
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+  /** The spider that reads its page, when not the crawl's. */
+  readonly spider?: string;
+  /** Kept with the URL and handed to the spider on its page. */
+  readonly meta?: Readonly<Record<string, unknown>>;
+};
+
+/** Where a redirect has led so far; the URL keeps its identity, the lane follows the target's host. */
+export type RedirectTarget = {
+  readonly url: string;
+  readonly hops: number;
+  /** Set when the redirect turned another method into GET (RFC 9110, 15.4). */
+  readonly asGet?: true;
+};
+
+/** A URL on its way into the frontier. */
+export type NewUrl = {
+  /** `<crawl>:<fingerprint>`. */
+  readonly id: string;
+  readonly crawl: string;
+  readonly url: string;
+  /** Host name, with its port unless it is the scheme's own: the key of its lane. */
+  readonly host: string;
+  readonly kind: UrlKind;
+  readonly depth: number;
+  /** 0 (last) to 9 (first) within its crawl. */
+  readonly priority: number;
+  /** The URL of the page it was found on. */
+  readonly parent?: string;
+  readonly request?: UrlRequest;
+  /** Set: recorded as skipped at once, for this reason, and never fetched. */
+  readonly skip?: SkipReason;
+};
+
+/** A URL that waits for its turn. */
+export type QueuedUrl = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly url: string;
+  readonly host: string;
+  readonly kind: UrlKind;
+  readonly depth: number;
+  readonly priority: number;
+  readonly parent?: string;
+  readonly request?: UrlRequest;
+  readonly target?: RedirectTarget;
+  /** Not before this instant, in milliseconds since the epoch. */
+  readonly readyAt: number;
+  /** Fetches that were tried and counted. */
+  readonly attempts: number;
+  /** How often the URL was opened again after it had ended. */
+  readonly round: number;
+};
+
+/** The right to fetch one URL once. Written with the state, carried by the task, checked at commit. */
+export type Dispatch = {
+  /** Unique for each batch of dispatches: `<shard's epoch>.<dispatcher>.<number>`. */
+  readonly token: string;
+  readonly generation: number;
+  readonly dispatchedAt: number;
+  /** No fetch may start after this instant, in milliseconds since the epoch. */
+  readonly notAfter: number;
+};
+
+/** A URL whose fetch may be under way. */
+export type DispatchedUrl = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly host: string;
+  readonly dispatch: Dispatch;
+};
+
+/** How a dispatch ended. Applied only while that dispatch is the current one. */
+export type Ending = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly token: string;
+  /** Fetches tried and counted, this one included if it counts. */
+  readonly attempts: number;
+  readonly statusCode?: number;
+} & (
+  | {
+      readonly state: EndState;
+      /** Absent when done. */
+      readonly reason?: SkipReason | FailReason;
+      /** What happened, for people. */
+      readonly error?: string;
+      readonly items: number;
+      readonly files: number;
+    }
+  | {
+      readonly state: "queued";
+      /** Why it waits again, for people. */
+      readonly reason?: string;
+      readonly readyAt: number;
+      /** Moved: a redirect led to another lane. */
+      readonly host?: string;
+      readonly target?: RedirectTarget;
+    }
+);
+
+export type AddResult = {
+  /** Those that were not known before (or are open again at a smaller depth), and now wait. */
+  readonly queued: readonly NewUrl[];
+  /** Those that were recorded as skipped. */
+  readonly skipped: number;
+  /** Those that were known already. */
+  readonly known: number;
+};
+
+/** A crawl's URLs on one host. */
+export type CrawlHost = { readonly crawl: string; readonly host: string };
+
+export type QueuedHost = CrawlHost & { readonly shard: number };
+
+export type QueuedBatch = {
+  /** Ready now, in the order in which they should run: priority, then age. */
+  readonly urls: readonly QueuedUrl[];
+  /** When `urls` holds fewer than were asked for: the instant at which the next one will be ready. */
+  readonly nextReadyAt?: number;
+};
+
+export interface Frontier {
+  /**
+   * Adds what is unknown. A URL found again at a smaller depth takes that depth while it is queued; one
+   * that was skipped for its `depth` or `type` waits again if it may now be followed.
+   */
+  add(urls: readonly NewUrl[]): Promise<AddResult>;
+  /** Hosts of these shards with URLs queued for these crawls, whether ready or not. */
+  queuedHosts(shards: readonly number[], crawls: readonly string[]): Promise<readonly QueuedHost[]>;
+  /** The next queued URLs of one crawl on one host, `limit` at most. */
+  queued(of: CrawlHost, limit: number, now: number): Promise<QueuedBatch>;
+  /** All URLs of these shards that are dispatched. */
+  dispatched(shards: readonly number[]): Promise<readonly DispatchedUrl[]>;
+  /** Marks queued URLs as dispatched; returns the ids for which that was so. */
+  dispatch(ids: readonly string[], dispatch: Dispatch): Promise<ReadonlySet<string>>;
+  /** Applies endings whose dispatch is still the current one; returns their ids. */
+  commit(endings: readonly Ending[]): Promise<ReadonlySet<string>>;
+  /**
+   * Queues again those of these ids whose dispatch still has one of these tokens. For dispatches whose end
+   * nobody reported, or that were never published.
+   */
+  revoke(ids: readonly string[], tokens: readonly string[], readyAt: number): Promise<number>;
+  /**
+   * Records that a redirect of `by` leads to this URL, so that it is not fetched again on its own.
+   * @returns false when the URL was known already, and not through `by`
+   */
+  claim(target: NewUrl, by: string): Promise<boolean>;
+}

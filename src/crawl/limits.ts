@@ -1,0 +1,52 @@
+/** Bounds of one task. A user may change each; all have a default. */
+export type TaskLimits = {
+  /** Body bytes of a page, on the wire and after decoding. @default 16 MiB */
+  readonly maxPageBytes: number;
+  /** Body bytes of a file. @default 256 MiB */
+  readonly maxFileBytes: number;
+  /** Redirects followed from one URL. @default 10 */
+  readonly maxRedirects: number;
+  /** Fetches of a URL that may fail before it counts as failed. @default 3 */
+  readonly maxAttempts: number;
+  /** Wait before the second attempt, doubled for each further one, in milliseconds. @default 1_000 */
+  readonly retryDelayMs: number;
+  /** Longest wait between attempts, and longest `Retry-After` obeyed, in milliseconds. @default 600_000 */
+  readonly maxRetryDelayMs: number;
+  /** Time for a spider to deal with one page, in milliseconds. @default 30_000 */
+  readonly spiderTimeoutMs: number;
+  /** Items, requests and files from one page. @default 20_000 */
+  readonly maxOutputs: number;
+  /** URLs remembered per crawl so that repeated links need not reach the frontier. @default 100_000 */
+  readonly rememberedUrls: number;
+};
+
+const MiB = 1_048_576;
+
+export const DEFAULT_TASK_LIMITS: TaskLimits = {
+  maxPageBytes: 16 * MiB,
+  maxFileBytes: 256 * MiB,
+  maxRedirects: 10,
+  maxAttempts: 3,
+  retryDelayMs: 1_000,
+  maxRetryDelayMs: 600_000,
+  spiderTimeoutMs: 30_000,
+  maxOutputs: 20_000,
+  rememberedUrls: 100_000,
+};
+
+/** The wait before the next attempt, after so many were made, in milliseconds. */
+export function retryDelayMs(attempts: number, limits: TaskLimits): number {
+  return Math.min(limits.maxRetryDelayMs, limits.retryDelayMs * 2 ** Math.max(0, attempts - 1));
+}
+
+/**
+ * What a `Retry-After` header asks for, in milliseconds from now; undefined when it is absent or unreadable.
+ * Seconds or an HTTP date (RFC 9110, 10.2.3).
+ */
+export function retryAfterMs(header: string | undefined, now: number): number | undefined {
+  if (header === undefined) return undefined;
+  const trimmed = header.trim();
+  if (/^\d{1,9}$/.test(trimmed)) return Number(trimmed) * 1_000;
+  const at = Date.parse(trimmed);
+  return Number.isNaN(at) ? undefined : Math.max(0, at - now);
+}

@@ -1,0 +1,316 @@
+import type { CrawlCounts } from "./crawl.js";
+import type {
+  AddResult,
+  CrawlHost,
+  Dispatch,
+  DispatchedUrl,
+  Ending,
+  Frontier,
+  NewUrl,
+  QueuedBatch,
+  QueuedHost,
+  QueuedUrl,
+  UrlState,
+} from "./frontier.js";
+import type { HostState, HostStates } from "./task.js";
+import { shardOf } from "./url.js";
+
+/** A URL in memory. Ended ones keep only what later questions need. */
+type Entry = {
+  url: NewUrl;
+  state: UrlState;
+  depth: number;
+  host: string;
+  readyAt: number;
+  attempts: number;
+  round: number;
+  target?: QueuedUrl["target"];
+  dispatch?: Dispatch;
+  reason?: string;
+  claimedBy?: string;
+};
+
+/** URLs of one crawl on one host that wait, by priority (index 9 is first), each level in order of arrival. */
+type Waiting = { levels: (Entry[] | undefined)[]; count: number };
+
+/** The frontier of standalone mode: all in this process, gone with it. */
+export class MemoryFrontier implements Frontier {
+  readonly #entries = new Map<string, Entry>();
+  readonly #waiting = new Map<string, Map<string, Waiting>>();
+  readonly #dispatched = new Set<Entry>();
+  readonly #shardCount: number;
+  readonly #counts = { queued: 0, dispatched: 0, done: 0, failed: 0, skipped: 0 };
+
+  constructor(shardCount = 64) {
+    this.#shardCount = shardCount;
+  }
+
+  /** URLs by state, over all crawls. */
+  get counts(): Pick<CrawlCounts, "queued" | "active" | "done" | "failed" | "skipped"> {
+    const { dispatched, ...others } = this.#counts;
+    return { ...others, active: dispatched };
+  }
+
+  async add(urls: readonly NewUrl[]): Promise<AddResult> {
+    const queued: NewUrl[] = [];
+    let skipped = 0;
+    let known = 0;
+    for (const url of urls) {
+      const entry = this.#entries.get(url.id);
+      if (entry === undefined) {
+        this.#insert(url);
+        if (url.skip === undefined) queued.push(url);
+        else skipped += 1;
+        continue;
+      }
+      const wasReopened = this.#meetAgain(entry, url);
+      if (wasReopened) queued.push(url);
+      else known += 1;
+    }
+    return { queued, skipped, known };
+  }
+
+  async queuedHosts(shards: readonly number[], crawls: readonly string[]): Promise<readonly QueuedHost[]> {
+    const wanted = new Set(shards);
+    const found: QueuedHost[] = [];
+    for (const crawl of crawls) {
+      for (const [host, waiting] of this.#waiting.get(crawl) ?? []) {
+        const shard = shardOf(host, this.#shardCount);
+        if (waiting.count > 0 && wanted.has(shard)) found.push({ crawl, host, shard });
+      }
+    }
+    return found;
+  }
+
+  async queued(of: CrawlHost, limit: number, now: number): Promise<QueuedBatch> {
+    const waiting = this.#waiting.get(of.crawl)?.get(of.host);
+    const urls: QueuedUrl[] = [];
+    let nextReadyAt: number | undefined;
+    for (let priority = 9; waiting !== undefined && priority >= 0; priority -= 1) {
+      const level = this.#tidy(waiting, priority, of.host);
+      for (const entry of level) {
+        if (!isWaitingAt(entry, of.host)) continue;
+        if (entry.readyAt > now) nextReadyAt = Math.min(nextReadyAt ?? entry.readyAt, entry.readyAt);
+        else if (urls.length < limit) urls.push(toQueued(entry));
+        if (urls.length >= limit) return { urls };
+      }
+    }
+    return nextReadyAt === undefined ? { urls } : { urls, nextReadyAt };
+  }
+
+  async dispatched(shards: readonly number[]): Promise<readonly DispatchedUrl[]> {
+    const wanted = new Set(shards);
+    const found: DispatchedUrl[] = [];
+    for (const { url, host, dispatch } of this.#dispatched) {
+      if (dispatch !== undefined && wanted.has(shardOf(host, this.#shardCount))) {
+        found.push({ id: url.id, crawl: url.crawl, host, dispatch });
+      }
+    }
+    return found;
+  }
+
+  async dispatch(ids: readonly string[], dispatch: Dispatch): Promise<ReadonlySet<string>> {
+    const marked = new Set<string>();
+    for (const id of ids) {
+      const entry = this.#entries.get(id);
+      if (entry?.state !== "queued") continue;
+      this.#leaveQueue(entry);
+      this.#become(entry, "dispatched");
+      entry.dispatch = dispatch;
+      this.#dispatched.add(entry);
+      marked.add(id);
+    }
+    return marked;
+  }
+
+  async commit(endings: readonly Ending[]): Promise<ReadonlySet<string>> {
+    const applied = new Set<string>();
+    for (const ending of endings) {
+      const entry = this.#entries.get(ending.id);
+      if (entry === undefined || entry.dispatch?.token !== ending.token) continue;
+      this.#dispatched.delete(entry);
+      delete entry.dispatch;
+      entry.attempts = ending.attempts;
+      if (ending.state === "queued") {
+        if (ending.target !== undefined) entry.target = ending.target;
+        if (ending.host !== undefined) entry.host = ending.host;
+        this.#enqueue(entry, ending.readyAt);
+      } else {
+        if (ending.reason !== undefined) entry.reason = ending.reason;
+        this.#become(entry, ending.state);
+      }
+      applied.add(ending.id);
+    }
+    return applied;
+  }
+
+  async revoke(ids: readonly string[], tokens: readonly string[], readyAt: number): Promise<number> {
+    const revocable = new Set(tokens);
+    let revoked = 0;
+    for (const id of ids) {
+      const entry = this.#entries.get(id);
+      if (entry?.dispatch === undefined || !revocable.has(entry.dispatch.token)) continue;
+      this.#dispatched.delete(entry);
+      delete entry.dispatch;
+      this.#enqueue(entry, readyAt);
+      revoked += 1;
+    }
+    return revoked;
+  }
+
+  async claim(target: NewUrl, by: string): Promise<boolean> {
+    const known = this.#entries.get(target.id);
+    if (known !== undefined) return known.claimedBy === by;
+    const entry = this.#insert({ ...target, skip: "duplicate" });
+    entry.claimedBy = by;
+    return true;
+  }
+
+  /** Ends everything of a crawl that still waits and was never tried; returns how many that were. */
+  skipQueued(crawl: string, reason: string): number {
+    let ended = 0;
+    for (const entry of this.#entries.values()) {
+      if (entry.url.crawl !== crawl || entry.state !== "queued") continue;
+      if (entry.attempts > 0 || entry.target !== undefined) continue;
+      this.#leaveQueue(entry);
+      entry.reason = reason;
+      this.#become(entry, "skipped");
+      ended += 1;
+    }
+    return ended;
+  }
+
+  #insert(url: NewUrl): Entry {
+    const entry: Entry = {
+      url,
+      state: "skipped",
+      depth: url.depth,
+      host: url.host,
+      readyAt: 0,
+      attempts: 0,
+      round: 0,
+    };
+    this.#entries.set(url.id, entry);
+    this.#counts.skipped += 1;
+    if (url.skip === undefined) this.#enqueue(entry, 0);
+    else entry.reason = url.skip;
+    return entry;
+  }
+
+  /** A known URL was found again; returns whether it waits again. */
+  #meetAgain(entry: Entry, url: NewUrl): boolean {
+    const isShallower = url.depth < entry.depth;
+    if (entry.state === "queued" && isShallower) {
+      entry.depth = url.depth;
+      if (url.kind === "page") entry.url = { ...entry.url, kind: "page" };
+      return false;
+    }
+    const wasLeftOut = entry.state === "skipped" && (entry.reason === "depth" || entry.reason === "type");
+    if (!wasLeftOut || url.skip !== undefined || !isShallower) return false;
+    entry.url = url;
+    entry.depth = url.depth;
+    delete entry.reason;
+    this.#enqueue(entry, 0);
+    return true;
+  }
+
+  #enqueue(entry: Entry, readyAt: number): void {
+    entry.readyAt = readyAt;
+    this.#become(entry, "queued");
+    const { crawl, priority } = entry.url;
+    let hosts = this.#waiting.get(crawl);
+    if (hosts === undefined) {
+      hosts = new Map();
+      this.#waiting.set(crawl, hosts);
+    }
+    let waiting = hosts.get(entry.host);
+    if (waiting === undefined) {
+      waiting = { levels: [], count: 0 };
+      hosts.set(entry.host, waiting);
+    }
+    waiting.count += 1;
+    const level = waiting.levels[priority];
+    if (level === undefined) waiting.levels[priority] = [entry];
+    else level.push(entry);
+  }
+
+  #leaveQueue(entry: Entry): void {
+    const hosts = this.#waiting.get(entry.url.crawl);
+    const waiting = hosts?.get(entry.host);
+    if (waiting === undefined) return;
+    waiting.count -= 1;
+    // The entry itself is dropped from its level when the level is next looked at.
+    if (waiting.count === 0) hosts?.delete(entry.host);
+  }
+
+  /** A level without those that left it, once they are the larger part of its front. */
+  #tidy(waiting: Waiting, priority: number, host: string): Entry[] {
+    const level = waiting.levels[priority];
+    if (level === undefined) return [];
+    let gone = 0;
+    while (gone < level.length) {
+      const entry = level[gone];
+      if (entry !== undefined && isWaitingAt(entry, host)) break;
+      gone += 1;
+    }
+    if (gone > 0) level.splice(0, gone);
+    return level;
+  }
+
+  #become(entry: Entry, state: UrlState): void {
+    this.#counts[entry.state] -= 1;
+    this.#counts[state] += 1;
+    entry.state = state;
+  }
+}
+
+/** What is remembered of hosts in standalone mode. */
+export class MemoryHostStates implements HostStates {
+  readonly #states = new Map<string, HostState>();
+
+  async load(hosts: readonly string[]): Promise<readonly HostState[]> {
+    return hosts.flatMap((host) => this.#states.get(host) ?? []);
+  }
+
+  async note(states: readonly HostState[]): Promise<void> {
+    for (const state of states) {
+      const known = this.#states.get(state.host);
+      const lastEndedAt = later(known?.lastEndedAt, state.lastEndedAt);
+      const backoffUntil = later(known?.backoffUntil, state.backoffUntil);
+      this.#states.set(state.host, {
+        ...known,
+        ...state,
+        ...(lastEndedAt !== undefined && { lastEndedAt }),
+        ...(backoffUntil !== undefined && { backoffUntil }),
+      });
+    }
+  }
+}
+
+function later(one: number | undefined, other: number | undefined): number | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return Math.max(one, other);
+}
+
+function isWaitingAt(entry: Entry, host: string): boolean {
+  return entry.state === "queued" && entry.host === host;
+}
+
+function toQueued(entry: Entry): QueuedUrl {
+  const { id, crawl, url, kind, priority, parent, request } = entry.url;
+  return {
+    id,
+    crawl,
+    url,
+    host: entry.host,
+    kind,
+    depth: entry.depth,
+    priority,
+    ...(parent !== undefined && { parent }),
+    ...(request !== undefined && { request }),
+    ...(entry.target !== undefined && { target: entry.target }),
+    readyAt: entry.readyAt,
+    attempts: entry.attempts,
+    round: entry.round,
+  };
+}

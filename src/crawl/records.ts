@@ -1,0 +1,81 @@
+/** What a crawl leaves behind. Ids derive from crawl, fingerprint and round, so storing twice changes nothing. */
+
+/** One fetched response on record. `id` is `<url id>.<round>`. Instants in ms since the epoch. */
+export type PageRecord = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly url: string;
+  /** Where redirects led, when not `url`. */
+  readonly finalUrl?: string;
+  readonly statusCode: number;
+  readonly contentType?: string;
+  /** Body bytes after decoding. */
+  readonly bytes: number;
+  readonly depth: number;
+  readonly at: number;
+  readonly node: string;
+};
+
+/** What a spider extracted. `id` is `<url id>.<round>.<number on its page>`. */
+export type ItemRecord = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly url: string;
+  readonly at: number;
+  readonly spider: string;
+  readonly version: string;
+  readonly node: string;
+  readonly data: Readonly<Record<string, unknown>>;
+};
+
+/** A stored body. `id` is `<url id>.<round>`; `contentId` names its bytes in the file store. */
+export type FileRecord = {
+  readonly id: string;
+  readonly crawl: string;
+  readonly url: string;
+  readonly contentId: string;
+  readonly name: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  readonly contentType: string;
+  readonly at: number;
+};
+
+/** Bytes that were stored, before anything refers to them. */
+export type StoredContent = { readonly contentId: string; readonly bytes: number; readonly sha256: string };
+
+export interface FileStore {
+  /**
+   * Stores a body as it streams in, never whole in memory.
+   * @throws what the stream throws; nothing is kept then
+   */
+  save(body: AsyncIterable<Uint8Array>, about: { name: string; contentType: string }): Promise<StoredContent>;
+  /** Removes bytes that nothing refers to. */
+  discard(contentId: string): Promise<void>;
+}
+
+/** Where pages, items and files go; safe to call again with the same records. */
+export interface ResultSink {
+  store(results: {
+    readonly pages: readonly PageRecord[];
+    readonly items: readonly ItemRecord[];
+    readonly files: readonly FileRecord[];
+  }): Promise<void>;
+}
+
+/** A host's robots.txt as it was last read; shared so that one worker's reading serves all. */
+export type RobotsRecord = {
+  /** Scheme, host name and port. */
+  readonly origin: string;
+  readonly fetchedAt: number;
+  /** Until when it may be used, 24 hours at most (RFC 9309, 2.4). */
+  readonly expiresAt: number;
+  /** `rules`: obey `body`; `allow`: there is none (4xx); `disallow`: it could not be had (5xx, unreachable). */
+  readonly verdict: "rules" | "allow" | "disallow";
+  readonly body?: string;
+};
+
+export interface RobotsStore {
+  get(origin: string): Promise<RobotsRecord | undefined>;
+  put(record: RobotsRecord): Promise<void>;
+}

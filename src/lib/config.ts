@@ -1,0 +1,469 @@
+import { parseArgs } from "node:util";
+import { ConfigError } from "./errors.js";
+import { LOG_LEVELS, type LogLevel, withoutPassword } from "./logger.js";
+
+/** One thing that can be set: by a flag, else by its environment variable, else its default. */
+export type Setting<T> = {
+  readonly flag: string;
+  /** `--foo-bar` is `WARREN_FOO_BAR` unless said otherwise. */
+  readonly variable: string;
+  /** What stands for the value in the help; absent for a switch. */
+  readonly value?: string;
+  readonly help: string;
+  /** Parses one value. @throws Error that says what is wrong with it, without naming the setting */
+  readonly parse: (text: string) => T;
+  /** What holds when it is not set, in the form in which it would be given. */
+  readonly fallback?: string;
+  /** May be given several times; `parse` gets them joined by newlines. */
+  readonly isMultiple?: boolean;
+};
+
+type Optional<T> = Setting<T> & { readonly isOptional: true };
+
+function setting<T>(given: {
+  flag: string;
+  variable?: string;
+  value?: string;
+  help: string;
+  parse: (text: string) => T;
+  fallback?: string;
+  isMultiple?: boolean;
+}): Setting<T> {
+  return { variable: `WARREN_${given.flag.toUpperCase().replaceAll("-", "_")}`, ...given };
+}
+
+function optional<T>(given: Parameters<typeof setting<T>>[0]): Optional<T> {
+  return { ...setting(given), isOptional: true };
+}
+
+const text = (value: string): string => {
+  if (value.trim() === "") throw new Error("must not be empty");
+  return value;
+};
+const lines = (value: string): readonly string[] => value.split("\n").filter((line) => line.trim() !== "");
+
+function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (value: string) => number {
+  return (value) => {
+    const number = Number(value);
+    if (!/^\d+$/.test(value.trim()) || number < min || number > max) {
+      const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`;
+      throw new Error(`must be a whole number, ${range}, not "${value}"`);
+    }
+    return number;
+  };
+}
+
+function oneOf<T extends string>(choices: readonly T[]): (value: string) => T {
+  return (value) => {
+    const found = choices.find((choice) => choice === value);
+    if (found === undefined) throw new Error(`must be one of ${choices.join(", ")}, not "${value}"`);
+    return found;
+  };
+}
+
+function onOff(value: string): boolean {
+  if (["true", "1", "yes", "on"].includes(value.toLowerCase())) return true;
+  if (["false", "0", "no", "off", ""].includes(value.toLowerCase())) return false;
+  throw new Error(`must be true or false, not "${value}"`);
+}
+
+function urlOf(value: string, protocols: readonly string[], example: string): string {
+  const trimmed = value.trim();
+  // MongoDB URIs may list several hosts, which the URL parser does not take.
+  const protocol = /^[a-z][a-z0-9+.-]*:\/\//i.exec(trimmed)?.[0].toLowerCase();
+  if (protocol === undefined || !protocols.includes(protocol)) {
+    throw new Error(`must look like ${example}, not "${withoutPassword(trimmed)}"`);
+  }
+  return trimmed;
+}
+
+function amqpUrls(value: string): readonly string[] {
+  const urls = value
+    .split(",")
+    .map((part) => urlOf(part, ["amqp://", "amqps://"], "amqp://user:password@host:5672"));
+  for (const url of urls) {
+    if (!URL.canParse(url)) throw new Error(`is not a URL: "${withoutPassword(url)}"`);
+  }
+  return urls;
+}
+
+function nodeId(value: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(value)) {
+    throw new Error(
+      `must be 1 to 64 letters, digits, ".", "_" or "-", and begin with a letter or digit, not "${value}"`,
+    );
+  }
+  return value;
+}
+
+function namespace(value: string): string {
+  if (!/^[A-Za-z][A-Za-z0-9_-]{0,37}$/.test(value)) {
+    throw new Error(
+      `must be 1 to 38 letters, digits, "_" or "-", and begin with a letter (it names the database too), not "${value}"`,
+    );
+  }
+  return value;
+}
+
+const DAY_MS = 86_400_000;
+
+/** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
+export const SETTINGS = {
+  amqpUrl: setting({
+    flag: "amqp-url",
+    variable: "AMQP_URL",
+    value: "URL[,URL…]",
+    help: "RabbitMQ, amqp:// or amqps://; several are tried in turn",
+    parse: amqpUrls,
+    fallback: "amqp://guest:guest@127.0.0.1:5672",
+  }),
+  mongodbUri: setting({
+    flag: "mongodb-uri",
+    variable: "MONGODB_URI",
+    value: "URI",
+    help: "MongoDB, a replica set (one member will do)",
+    parse: (value) => urlOf(value, ["mongodb://", "mongodb+srv://"], "mongodb://user:password@host:27017/"),
+    fallback: "mongodb://127.0.0.1:27017/",
+  }),
+  namespace: setting({
+    flag: "namespace",
+    value: "NAME",
+    help: "prefix of every AMQP name, and the database's name",
+    parse: namespace,
+    fallback: "warren",
+  }),
+  nodeId: optional({
+    flag: "node-id",
+    value: "ID",
+    help: "this worker's name; without it, one is made and kept in the data directory",
+    parse: nodeId,
+  }),
+  concurrency: setting({
+    flag: "concurrency",
+    value: "N",
+    help: "tasks that run at once in this worker",
+    parse: wholeNumber(1, 1_000),
+    fallback: "32",
+  }),
+  host: setting({
+    flag: "host",
+    value: "ADDRESS",
+    help: "address on which the API listens",
+    parse: text,
+    fallback: "127.0.0.1",
+  }),
+  port: setting({
+    flag: "port",
+    value: "N",
+    help: "port of the API; 0 takes a free one",
+    parse: wholeNumber(0, 65_535),
+    fallback: "8080",
+  }),
+  metricsPort: optional({
+    flag: "metrics-port",
+    value: "N",
+    help: "port on which a worker serves /healthz, /readyz and /metrics (off by default; 0 takes a free one)",
+    parse: wholeNumber(0, 65_535),
+  }),
+  dataDir: setting({
+    flag: "data-dir",
+    value: "FOLDER",
+    help: "what a process keeps on its own disk",
+    parse: text,
+    fallback: ".warren/data",
+  }),
+  apiTokens: optional({
+    flag: "api-tokens",
+    value: "ROLE:TOKEN[,…]",
+    help: "who may use the API; roles viewer, operator, admin. With none it listens on loopback only",
+    parse: apiTokens,
+  }),
+  allowedNetworks: setting({
+    flag: "allowed-networks",
+    value: "CIDR[,…]",
+    help: "networks that may be fetched although private or loopback",
+    parse: (value) => value.split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()])),
+    fallback: "",
+  }),
+  userAgent: setting({
+    flag: "user-agent",
+    value: "TEXT",
+    help: "how requests name themselves; its first word is matched against robots.txt",
+    parse: userAgent,
+    fallback: "Warren/0.1",
+  }),
+  logLevel: setting({
+    flag: "log-level",
+    value: "LEVEL",
+    help: `one of ${LOG_LEVELS.join(", ")}`,
+    parse: oneOf<LogLevel>(LOG_LEVELS),
+    fallback: "info",
+  }),
+  shutdownTimeoutMs: setting({
+    flag: "shutdown-timeout-ms",
+    value: "MS",
+    help: "longest time for an orderly stop",
+    parse: wholeNumber(0, DAY_MS),
+    fallback: "25000",
+  }),
+  connectTimeoutMs: setting({
+    flag: "connect-timeout-ms",
+    value: "MS",
+    help: "give up (exit 1) when RabbitMQ or MongoDB are away for so long at the start; 0 never does",
+    parse: wholeNumber(0, DAY_MS),
+    fallback: "0",
+  }),
+  leaseMs: setting({
+    flag: "lease-ms",
+    value: "MS",
+    help: "how long a master's shards outlive it; the same for all masters",
+    parse: wholeNumber(500, DAY_MS),
+    fallback: "10000",
+  }),
+  fetchTimeoutMs: setting({
+    flag: "fetch-timeout-ms",
+    value: "MS",
+    help: "longest time for one fetch, from its start to the end of its body",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "30000",
+  }),
+  maxPageBytes: setting({
+    flag: "max-page-bytes",
+    value: "BYTES",
+    help: "largest page, on the wire and after decoding",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(16 * 2 ** 20),
+  }),
+  maxFileBytes: setting({
+    flag: "max-file-bytes",
+    value: "BYTES",
+    help: "largest file",
+    parse: wholeNumber(1_024),
+    fallback: String(256 * 2 ** 20),
+  }),
+  maxAttempts: setting({
+    flag: "max-attempts",
+    value: "N",
+    help: "fetches of a URL that may fail before it counts as failed",
+    parse: wholeNumber(1, 100),
+    fallback: "3",
+  }),
+  retryDelayMs: setting({
+    flag: "retry-delay-ms",
+    value: "MS",
+    help: "wait before a second attempt, doubled for each further one",
+    parse: wholeNumber(0, DAY_MS),
+    fallback: "1000",
+  }),
+  standalone: setting({
+    flag: "standalone",
+    help: "one process, no broker, no database: crawl and exit",
+    parse: onOff,
+    fallback: "false",
+  }),
+  seed: setting({
+    flag: "seed",
+    value: "URL…",
+    help: "standalone: where to begin; may be given several times",
+    parse: lines,
+    fallback: "",
+    isMultiple: true,
+  }),
+  spider: optional({ flag: "spider", value: "NAME|FILE", help: "standalone: the spider", parse: text }),
+  maxDepth: optional({
+    flag: "max-depth",
+    value: "N",
+    help: "standalone: links followed from a seed at most",
+    parse: wholeNumber(0),
+  }),
+  maxPages: optional({
+    flag: "max-pages",
+    value: "N",
+    help: "standalone: URLs fetched at most",
+    parse: wholeNumber(1),
+  }),
+  output: setting({
+    flag: "output",
+    value: "FILE|-",
+    help: "standalone: where items go, as NDJSON; - is standard output",
+    parse: text,
+    fallback: "-",
+  }),
+  files: optional({
+    flag: "files",
+    value: "FOLDER",
+    help: "standalone: where files go (the data directory's files/ by default)",
+    parse: text,
+  }),
+  config: optional({
+    flag: "config",
+    value: "FILE",
+    help: "standalone: YAML or JSON with the members of a crawl",
+    parse: text,
+  }),
+} satisfies Record<string, Setting<unknown>>;
+
+export type SettingName = keyof typeof SETTINGS;
+
+/** Variables that other programs of ours read, and that are therefore not unknown here. */
+const OTHER_VARIABLES = ["WARREN_URL", "WARREN_TOKEN"];
+
+type ValueOf<S> = S extends Optional<infer T> ? T | undefined : S extends Setting<infer T> ? T : never;
+
+export type Config<Names extends SettingName> = {
+  readonly [Name in Names]: ValueOf<(typeof SETTINGS)[Name]>;
+};
+
+export type Program<Names extends SettingName> = {
+  /** As it is called, for help and errors: `node dist/master.js`. */
+  readonly usage: string;
+  readonly about: string;
+  readonly settings: readonly Names[];
+};
+
+/** `--help` was asked for; `message` is the text. */
+export class HelpRequested extends Error {}
+
+/**
+ * Reads a program's settings from its arguments and environment.
+ * @throws ConfigError naming the flag or variable that is unknown or wrong
+ * @throws HelpRequested for `--help`
+ */
+export function readConfig<Names extends SettingName>(
+  program: Program<Names>,
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): Config<Names> {
+  refuseUnknownVariables(environment);
+  const flags = readFlags(program, argv);
+  const values: Partial<Record<SettingName, unknown>> = {};
+  for (const name of program.settings) {
+    const about: Setting<unknown> = SETTINGS[name];
+    const flag = flags.get(about.flag);
+    const variable = environment[about.variable];
+    const [given, origin] =
+      flag !== undefined
+        ? [flag, `--${about.flag}`]
+        : variable !== undefined && variable !== ""
+          ? [variable, about.variable]
+          : [about.fallback, about.flag];
+    if (given === undefined) continue;
+    try {
+      values[name] = about.parse(given);
+    } catch (error) {
+      throw new ConfigError(`${origin} ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return values as Config<Names>;
+}
+
+function readFlags<Names extends SettingName>(
+  program: Program<Names>,
+  argv: readonly string[],
+): Map<string, string> {
+  const known = new Map<string, Setting<unknown>>();
+  for (const name of program.settings) known.set(SETTINGS[name].flag, SETTINGS[name]);
+  const options: Record<string, { type: "string" | "boolean" }> = { help: { type: "boolean" } };
+  for (const about of known.values()) {
+    options[about.flag] = { type: about.value === undefined ? "boolean" : "string" };
+  }
+  const { tokens } = parseArgs({ args: [...argv], options, strict: false, tokens: true });
+  const flags = new Map<string, string>();
+  let last: Setting<unknown> | undefined;
+  for (const token of tokens) {
+    if (token.kind === "positional") {
+      if (last?.isMultiple !== true)
+        throw new ConfigError(`unexpected argument "${token.value}"; see --help`);
+      flags.set(last.flag, `${flags.get(last.flag)}\n${token.value}`);
+      continue;
+    }
+    if (token.kind !== "option") continue;
+    if (token.name === "help") throw new HelpRequested(helpOf(program));
+    const about = known.get(token.name);
+    if (about === undefined) {
+      throw new ConfigError(
+        `unknown flag ${token.rawName}${didYouMean(token.name, known.keys(), "--")}; see --help`,
+      );
+    }
+    last = about;
+    const value = about.value === undefined ? (token.value ?? "true") : token.value;
+    if (value === undefined) throw new ConfigError(`--${about.flag} needs a value: ${about.value}`);
+    const before = flags.get(about.flag);
+    flags.set(about.flag, about.isMultiple === true && before !== undefined ? `${before}\n${value}` : value);
+  }
+  return flags;
+}
+
+function refuseUnknownVariables(environment: Readonly<Record<string, string | undefined>>): void {
+  const known = new Set(OTHER_VARIABLES);
+  for (const about of Object.values<Setting<unknown>>(SETTINGS)) known.add(about.variable);
+  for (const name of Object.keys(environment)) {
+    if (!name.startsWith("WARREN_") || known.has(name)) continue;
+    throw new ConfigError(`unknown environment variable ${name}${didYouMean(name, known, "")}`);
+  }
+}
+
+/** The help text of a program: its settings, their variables and defaults. */
+export function helpOf<Names extends SettingName>(program: Program<Names>): string {
+  const rows = program.settings.map((name): [string, string] => {
+    const about: Setting<unknown> = SETTINGS[name];
+    const left = `--${about.flag}${about.value === undefined ? "" : ` ${about.value}`}`;
+    const fallback = about.fallback === undefined || about.fallback === "" ? "" : ` [${about.fallback}]`;
+    return [left, `${about.help}${fallback} (${about.variable})`];
+  });
+  rows.push(["--help", "this text"]);
+  const width = Math.max(...rows.map(([left]) => left.length));
+  const body = rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`).join("\n");
+  return `Usage: ${program.usage}\n\n${program.about}\n\nFlags (each has an environment variable; flags win):\n${body}\n`;
+}
+
+function didYouMean(given: string, known: Iterable<string>, prefix: string): string {
+  let best: string | undefined;
+  let bestDistance = 4;
+  for (const name of known) {
+    const distance = editDistance(given, name);
+    if (distance < bestDistance) [best, bestDistance] = [name, distance];
+  }
+  return best === undefined ? "" : `, did you mean ${prefix}${best}?`;
+}
+
+/** Levenshtein distance: single-character insertions, deletions and replacements from one to the other. */
+function editDistance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= from.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= to.length; j += 1) {
+      const replaced = (row[j - 1] ?? 0) + (from[i - 1] === to[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[to.length] ?? 0;
+}
+
+export const ROLES = ["viewer", "operator", "admin"] as const;
+export type Role = (typeof ROLES)[number];
+export type ApiToken = { readonly role: Role; readonly token: string };
+
+function apiTokens(value: string): readonly ApiToken[] {
+  return value.split(",").map((pair) => {
+    const colon = pair.indexOf(":");
+    const role = ROLES.find((name) => name === pair.slice(0, colon).trim());
+    const token = pair.slice(colon + 1).trim();
+    // The pair itself is not repeated: it holds a secret.
+    if (colon < 0 || role === undefined || token === "") {
+      throw new Error(`must be role:token pairs separated by commas, roles ${ROLES.join(", ")}`);
+    }
+    return { role, token };
+  });
+}
+
+function userAgent(value: string): string {
+  // RFC 9110, 10.1.5: a product token first; RFC 9309, 2.2.1: only letters, "_" and "-" are matched.
+  if (!/^[A-Za-z_-]+(\/[\x21-\x7e]+)?( [\x20-\x7e]*)?$/.test(value)) {
+    throw new Error(
+      `must begin with a name of letters, "_" or "-", such as "Warren/0.1 (+https://…)", not "${value}"`,
+    );
+  }
+  return value;
+}
