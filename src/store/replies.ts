@@ -93,42 +93,43 @@ export class Replies {
     );
   }
 
-  /** Takes note of ends; resolves with the replies that are due now. One look when nobody waits for them. */
+  /**
+   * Takes note of ends, after they were committed; resolves with the replies that are due now. One look when
+   * nobody waits for them. For a URL that had ended before it was handed in, call it as if it ended now.
+   */
   async ended(endings: readonly EndedUrl[]): Promise<readonly DueReply[]> {
     if (endings.length === 0) return [];
     const children = new Map(endings.map(({ id, children }) => [id, children]));
     const waiting = await this.#replies.find({ waiting: { $in: [...children.keys()] } }).toArray();
     if (waiting.length === 0) return [];
-    await this.#retrier.run("note the ends that replies wait for", () =>
-      this.#replies.bulkWrite(
-        waiting.map((reply) => {
-          const over = reply.waiting.filter((id) => children.has(id));
-          // Of the URL itself only: what is found on a file's page is not part of the answer.
-          const found = over.includes(reply.urlId) ? (children.get(reply.urlId) ?? []) : [];
-          const fresh = found.filter((id) => !reply.urls.includes(id));
-          // One update, so that there is no instant at which nothing is waited for too early. Literals, since
-          // an id might begin with "$".
-          return {
-            updateOne: {
-              filter: { _id: reply._id },
-              update: [
-                {
-                  $set: {
-                    waiting: {
-                      $setDifference: [{ $setUnion: ["$waiting", { $literal: fresh }] }, { $literal: over }],
-                    },
-                    urls: { $setUnion: ["$urls", { $literal: fresh }] },
-                    at: { $literal: this.#clock.now() },
-                  },
-                },
-              ],
-            },
-          };
-        }),
-        { ordered: false },
-      ),
-    );
-    return this.#takeDue(waiting.map(({ _id }) => _id));
+    const owed = waiting.map(({ _id }) => _id);
+    const found = new Set<string>();
+    const updates = waiting.map((reply) => {
+      const over = reply.waiting.filter((id) => children.has(id));
+      // Of the URL itself only: what is found on a file's page is not part of the answer.
+      const own = over.includes(reply.urlId) ? (children.get(reply.urlId) ?? []) : [];
+      const fresh = own.filter((id) => !reply.urls.includes(id));
+      for (const id of fresh) found.add(id);
+      // One update, so that there is no instant at which nothing is waited for too early. Literals, since
+      // an id might begin with "$".
+      const waitsFor = {
+        $setDifference: [{ $setUnion: ["$waiting", { $literal: fresh }] }, { $literal: over }],
+      };
+      const urls = { $setUnion: ["$urls", { $literal: fresh }] };
+      const at = { $literal: this.#clock.now() };
+      return {
+        updateOne: { filter: { _id: reply._id }, update: [{ $set: { waiting: waitsFor, urls, at } }] },
+      };
+    });
+    await this.#retrier.run("note the ends that replies wait for", async () => {
+      await this.#replies.bulkWrite(updates, { ordered: false });
+      // A file may have ended before it was known here that it is waited for: whoever reported that found
+      // nobody waiting. One that ends from now on is reported to us.
+      const over = found.size === 0 ? [] : await this.#endedOf([...found]);
+      if (over.length === 0) return;
+      await this.#replies.updateMany({ _id: { $in: owed } }, { $pull: { waiting: { $in: over } } });
+    });
+    return this.#takeDue(owed);
   }
 
   /** Replies that wait, unchanged for so long, for URLs that have all ended: their reports were lost. */
@@ -139,11 +140,7 @@ export class Replies {
     let batch: ReplyDocument[] = [];
     const settle = async () => {
       const ids = batch.flatMap(({ waiting }) => waiting);
-      const ended = await this.#urls
-        .find({ _id: { $in: ids }, state: { $in: ["done", "failed", "skipped"] } })
-        .project<{ _id: string }>({ _id: 1 })
-        .toArray();
-      const over = new Set(ended.map(({ _id }) => _id));
+      const over = new Set(await this.#endedOf(ids));
       const overdue = batch.filter(({ waiting }) => waiting.every((id) => over.has(id)));
       await this.#replies.updateMany(
         { _id: { $in: overdue.map(({ _id }) => _id) } },
@@ -168,6 +165,14 @@ export class Replies {
   /** Forgets all replies of a crawl: it is being purged. */
   async drop(crawl: string): Promise<void> {
     await this.#replies.deleteMany({ crawl });
+  }
+
+  async #endedOf(ids: readonly string[]): Promise<readonly string[]> {
+    const ended = await this.#urls
+      .find({ _id: { $in: [...ids] }, state: { $in: ["done", "failed", "skipped"] } }, { hint: "_id_" })
+      .project<{ _id: string }>({ _id: 1 })
+      .toArray();
+    return ended.map(({ _id }) => _id);
   }
 
   async #takeDue(ids: readonly string[]): Promise<readonly DueReply[]> {
