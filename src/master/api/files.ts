@@ -1,0 +1,62 @@
+import type { FastifyInstance } from "fastify";
+import { z } from "zod";
+import type { FileRecord } from "../../crawl/records.js";
+import { parse } from "../crawl-request.js";
+import { notFound } from "../errors.js";
+import type { ApiParts } from "./parts.js";
+import { crawlId, fileId, idOf, listQuery } from "./query.js";
+
+const listed = z.strictObject(listQuery);
+
+/** Stored bodies: a list of a crawl's, and the bytes of each. */
+export function fileRoutes(
+  api: FastifyInstance,
+  { crawls, store }: Pick<ApiParts, "crawls" | "store">,
+): void {
+  api.get("/crawls/:id/files", async (request) => {
+    const id = idOf(request.params, crawlId);
+    const query = parse(listed, request.query);
+    await crawls.get(id);
+    const { items, next } = await store.files.list(id, query);
+    return { items: items.map(viewOf), next };
+  });
+
+  api.get("/files/:id", async (request, reply) => {
+    const id = idOf(request.params, fileId);
+    const file = await store.files.get(id);
+    if (file === undefined) throw notFound("file", id);
+    const etag = `"${file.sha256}"`;
+    reply.header("etag", etag);
+    if (request.headers["if-none-match"] === etag) return reply.code(304).send();
+    reply
+      .type(safeType(file.contentType))
+      .header("content-length", file.bytes)
+      .header("content-disposition", attachmentNamed(file.name))
+      // Whatever a stranger's server called this, no browser runs it here.
+      .header("content-security-policy", "default-src 'none'; sandbox");
+    if (request.method === "HEAD") return reply.send();
+    return reply.send(await store.contents.open(file.contentId));
+  });
+}
+
+function viewOf({ contentId: _contentId, ...file }: FileRecord) {
+  return { ...file, at: new Date(file.at).toISOString() };
+}
+
+/** A type as some server gave it, unless it could not stand in a header. */
+function safeType(contentType: string): string {
+  return /^[\w!#$&^.+-]+\/[\w!#$&^.+-]+(\s*;[\t\x20-\x7e]*)?$/.test(contentType)
+    ? contentType
+    : "application/octet-stream";
+}
+
+/** RFC 6266: a plain name for all, the exact one for those who can read it. */
+function attachmentNamed(name: string): string {
+  const base = name.split(/[\\/]/).at(-1) || "file";
+  const plain = base.replace(/[^\x20-\x7e]|["\\%]/g, "_");
+  const exact = encodeURIComponent(Buffer.from(base).toString()).replace(
+    /['()*]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+  return `attachment; filename="${plain}"; filename*=UTF-8''${exact}`;
+}

@@ -1,0 +1,82 @@
+import type { FastifyInstance } from "fastify";
+import { z } from "zod";
+import { LOG_LEVELS } from "../../lib/logger.js";
+import { NODE_STATUSES, type NodeRow } from "../../store/index.js";
+import { parse } from "../crawl-request.js";
+import { notFound } from "../errors.js";
+import type { ApiParts } from "./parts.js";
+import { idOf, listQuery, nodeId } from "./query.js";
+
+const listed = z.strictObject({ ...listQuery, status: z.enum(NODE_STATUSES).exactOptional() });
+const nothing = z.union([z.undefined(), z.null(), z.strictObject({})], { error: "this route takes no body" });
+
+const label = z.string().max(200, "must have at most 200 characters");
+const labels = z
+  .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/, "must be letters, digits, '_' and '-'"), label)
+  .refine((all) => Object.keys(all).length <= 50, "must be at most 50 labels");
+
+const change = z
+  .strictObject({
+    concurrency: z
+      .int()
+      .min(1, "must be from 1 to 10000")
+      .max(10_000, "must be from 1 to 10000")
+      .exactOptional(),
+    logLevel: z.enum(LOG_LEVELS).exactOptional(),
+    labels: labels.exactOptional(),
+  })
+  .refine(
+    (asked) => Object.keys(asked).length > 0,
+    "must have at least one of concurrency, logLevel and labels",
+  );
+
+/** The nodes: what is known of them, and commands to them. */
+export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, "store" | "bus">): void {
+  const find = async (params: unknown): Promise<NodeRow> => {
+    const id = idOf(params, nodeId);
+    const node = await store.nodes.get(id);
+    if (node === undefined) throw notFound("node", id);
+    return node;
+  };
+
+  api.get("/nodes", async (request) => {
+    const { items, next } = await store.nodes.list(parse(listed, request.query));
+    return { items: items.map(viewOf), next };
+  });
+
+  api.get("/nodes/:id", async (request) => viewOf(await find(request.params)));
+
+  api.get("/nodes/:id/system", async (request) => {
+    const { id } = await find(request.params);
+    return bus.callNode(id, "system-info");
+  });
+
+  for (const command of ["pause", "resume", "drain", "shutdown"] as const) {
+    api.post(`/nodes/:id/${command}`, async (request) => {
+      parse(nothing, request.body);
+      const { id } = await find(request.params);
+      return { node: id, result: (await bus.callNode(id, command)) ?? null };
+    });
+  }
+
+  api.patch("/nodes/:id", async (request) => {
+    const { labels: newLabels, ...settings } = parse(change, request.body);
+    const { id } = await find(request.params);
+    // The node first: when it is away nothing has changed.
+    if (Object.keys(settings).length > 0) await bus.callNode(id, "set-config", settings);
+    if (newLabels !== undefined) await store.nodes.describe(id, newLabels);
+    const node = await find(request.params);
+    return viewOf({
+      ...node,
+      ...(settings.concurrency === undefined ? {} : { concurrency: settings.concurrency }),
+    });
+  });
+}
+
+function viewOf({ startedAt, heartbeatAt, ...node }: NodeRow) {
+  return {
+    ...node,
+    startedAt: new Date(startedAt).toISOString(),
+    heartbeatAt: new Date(heartbeatAt).toISOString(),
+  };
+}

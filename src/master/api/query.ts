@@ -1,0 +1,33 @@
+import { z } from "zod";
+import { parse } from "../crawl-request.js";
+
+/** Ids as this project makes them; what else is asked for cannot be there, and never reaches the database. */
+export const crawlId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$/, "must be a crawl's id");
+export const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a node's id");
+export const fileId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be a file's id");
+
+const limit = z
+  .string()
+  .regex(/^\d{1,6}$/, "must be a whole number from 1 to 1000")
+  .transform(Number)
+  .refine((value) => value >= 1 && value <= 1_000, "must be a whole number from 1 to 1000");
+
+/** Where a list goes on: what an answer's `next` gave. */
+const cursor = z.string().regex(/^[A-Za-z0-9_-]{1,600}$/, "must be what `next` of an answer gave");
+
+/** The members of a query that every list takes. */
+export const listQuery = { limit: limit.default(100), cursor: cursor.exactOptional() };
+
+/** A cursor for the outside: opaque, since what is in it may change. */
+export function cursorOf(position: string): string {
+  return Buffer.from(position).toString("base64url");
+}
+
+export function positionOf(given: string): string {
+  return Buffer.from(given, "base64url").toString();
+}
+
+/** The id in a route's path. @throws RequestError `invalid` */
+export function idOf(params: unknown, schema: z.ZodType<string>): string {
+  return parse(z.object({ id: schema }), params).id;
+}

@@ -1,0 +1,373 @@
+import { createHash } from "node:crypto";
+import type { Bus, BusEvent } from "../bus/index.js";
+import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
+import type { NewUrl, SkipReason } from "../crawl/frontier.js";
+import { compileScope } from "../crawl/scope.js";
+import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
+import type { Clock } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
+import {
+  type CrawlRequest,
+  parseAddUrlsRequest,
+  parseCrawlRequest,
+  type ResourceRequest,
+} from "./crawl-request.js";
+import { type FieldError, invalid, notFound, RequestError } from "./errors.js";
+import type { SpiderCatalog } from "./spider-catalog.js";
+
+/** A crawl as it is shown outside. Instants are ISO 8601; what is not there yet is null. */
+export type CrawlView = Omit<
+  CrawlSpec & CrawlRecord,
+  "name" | "createdAt" | "startedAt" | "finishedAt" | "finishReason" | "additions" | "cut" | "nodes"
+> & {
+  readonly name: string | null;
+  readonly nodes: CrawlRequest["nodes"];
+  readonly createdAt: string;
+  readonly startedAt: string;
+  readonly finishedAt: string | null;
+  readonly finishReason: string | null;
+};
+
+export type CrawlPage = { readonly items: readonly CrawlView[]; readonly next: string | null };
+
+export type AddedUrls = {
+  /** URLs that were not known before. */
+  readonly accepted: number;
+  readonly known: number;
+};
+
+export type CrawlServiceParts = {
+  readonly store: Pick<Store, "crawls" | "frontier" | "purge">;
+  readonly bus: Pick<Bus, "events" | "broadcast">;
+  readonly spiders: SpiderCatalog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+};
+
+const ADD_BATCH = 1_000;
+const MAX_SEED_CHARACTERS = 1_048_576;
+
+/**
+ * All that can be asked of crawls, by HTTP and by AMQP alike. It keeps nothing between requests: any number
+ * of masters may do the same at once.
+ *
+ * What it answers is stored. What it announces is a courtesy: if an event or a broadcast is lost, dispatchers
+ * and workers find out from the store, a little later.
+ */
+export class CrawlService {
+  readonly #parts: CrawlServiceParts;
+
+  constructor(parts: CrawlServiceParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Starts a crawl. With an idempotency key, the same request again returns the same crawl.
+   * @throws RequestError `invalid`, naming members; KeyReusedError
+   */
+  async create(
+    input: unknown,
+    idempotencyKey?: string,
+  ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
+    const request = parseCrawlRequest(input);
+    const spec = this.#specOf(request);
+    const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
+      ...(idempotencyKey === undefined
+        ? {}
+        : { idempotency: { key: idempotencyKey, digest: digestOf(request) } }),
+    });
+    // Not new, and without seeds: who created it did not live to add them.
+    if (!isNew && crawl.additions > 0) return { crawl: viewOf(crawl), isNew };
+    return { crawl: viewOf(await this.#seed(crawl)), isNew };
+  }
+
+  /** @throws RequestError `not-found` */
+  async get(id: string): Promise<CrawlView> {
+    return viewOf(await this.#find(id));
+  }
+
+  /** Newest first. */
+  async list(options: {
+    readonly limit: number;
+    readonly cursor?: string;
+    readonly status?: CrawlStatus;
+  }): Promise<CrawlPage> {
+    const { items, next } = await this.#parts.store.crawls.list(options);
+    return { items: items.map(viewOf), next };
+  }
+
+  /** @throws NotFoundError, ConflictError */
+  pause(id: string): Promise<CrawlView> {
+    return this.#change(id, "paused", () => this.#parts.store.crawls.pause(id));
+  }
+
+  /** Goes on where it was paused or closed. @throws NotFoundError, ConflictError */
+  resume(id: string): Promise<CrawlView> {
+    return this.#change(id, "running", () => this.#parts.store.crawls.resume(id));
+  }
+
+  /**
+   * Stops it until someone resumes it. What workers have of it is aborted, and waits again.
+   * @throws NotFoundError, ConflictError
+   */
+  async close(id: string): Promise<CrawlView> {
+    const crawl = await this.#change(id, "closed", () => this.#parts.store.crawls.close(id));
+    await this.#parts.bus
+      .broadcast("cancel-crawl", { crawl: id, generation: crawl.generation })
+      .catch((error: unknown) => {
+        this.#parts.logger.warn({ crawl: id, error: messageOf(error) }, "could not tell the workers");
+      });
+    await this.#parts.store.frontier.releaseCrawl(id);
+    await this.#parts.store.crawls.recount(id);
+    return this.get(id);
+  }
+
+  /**
+   * Adds URLs from outside; a finished crawl runs again.
+   * @throws RequestError `invalid`, `not-found`; `conflict` when it is closed
+   */
+  async addUrls(id: string, input: unknown): Promise<AddedUrls> {
+    const request = parseAddUrlsRequest(input);
+    const urls = canonicalUrls(request.urls, "urls");
+    const crawl = await this.#find(id);
+    if (crawl.status === "closed" || crawl.status === "failed") {
+      throw new RequestError("conflict", `crawl "${id}" is ${crawl.status}: resume it before URLs are added`);
+    }
+    const { accepted, known } = await this.#add(crawl, urls, request.depth, request.priority);
+    return { accepted, known };
+  }
+
+  /** Closes it, and removes it with all that it left behind. @throws NotFoundError, ConflictError */
+  async remove(id: string): Promise<void> {
+    const crawl = await this.#find(id);
+    if (crawl.status === "running" || crawl.status === "paused") await this.close(id);
+    await this.#parts.store.purge(id);
+    this.#publish("crawl.removed", id, {});
+  }
+
+  /**
+   * Sees to it that what has this name is being crawled: a new crawl the first time, the same one ever after.
+   * @throws RequestError `invalid` when it is neither a URL nor a spider with seeds
+   */
+  async resourceAdd({
+    name,
+  }: ResourceRequest): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
+    const resource = resourceKey(name);
+    const found = await this.#parts.store.crawls.byResource(resource);
+    if (found !== undefined) return { crawl: await this.#goOn(found), isNew: false };
+    const spec = this.#resourceSpec(resource, name);
+    try {
+      const { crawl } = await this.#parts.store.crawls.create(spec, { resource });
+      return { crawl: viewOf(await this.#seed(crawl)), isNew: true };
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error;
+      // Someone else added it between our look and our insert.
+      const theirs = await this.#parts.store.crawls.byResource(resource);
+      if (theirs === undefined) throw error;
+      return { crawl: await this.#goOn(theirs), isNew: false };
+    }
+  }
+
+  /** Closes the crawl of what has this name. @throws RequestError `not-found` */
+  async resourceDelete(name: string): Promise<CrawlView> {
+    const crawl = await this.#parts.store.crawls.byResource(resourceKey(name));
+    if (crawl === undefined) throw notFound("resource", name);
+    return this.close(crawl.id);
+  }
+
+  /**
+   * Adds the seeds of crawls whose creator died before it did. To be called now and then by every master.
+   * @param olderThanMs leaves those alone that are younger: their creator is at it
+   */
+  async seedForgotten(olderThanMs = 10_000): Promise<number> {
+    const forgotten = await this.#parts.store.crawls.unseeded(olderThanMs);
+    for (const crawl of forgotten) await this.#seed(crawl);
+    return forgotten.length;
+  }
+
+  async #find(id: string): Promise<CrawlRecord> {
+    const crawl = await this.#parts.store.crawls.get(id);
+    if (crawl === undefined) throw notFound("crawl", id);
+    return crawl;
+  }
+
+  async #change(id: string, to: CrawlStatus, change: () => Promise<CrawlRecord>): Promise<CrawlView> {
+    const before = await this.#find(id);
+    const crawl = await change();
+    if (before.status !== to) this.#publish(`crawl.${to === "running" ? "resumed" : to}`, id, {});
+    return viewOf(crawl);
+  }
+
+  async #goOn(crawl: CrawlRecord): Promise<CrawlView> {
+    if (crawl.status === "closed" || crawl.status === "paused" || crawl.status === "failed") {
+      const resumed = await this.resume(crawl.id);
+      if (crawl.additions > 0) return resumed;
+    }
+    return viewOf(crawl.additions > 0 ? crawl : await this.#seed(crawl));
+  }
+
+  /** Adds the seeds, which is safe to do twice, and tells everyone of the new crawl. */
+  async #seed(crawl: CrawlRecord): Promise<CrawlRecord> {
+    this.#publish("crawl.created", crawl.id, { spider: crawl.spider, name: crawl.name ?? null });
+    const { crawl: seeded } = await this.#add(crawl, canonicalUrls(crawl.seeds, "seeds"), 0, 5);
+    return seeded;
+  }
+
+  async #add(
+    crawl: CrawlRecord,
+    urls: readonly CanonicalUrl[],
+    depth: number,
+    priority: number,
+  ): Promise<AddedUrls & { readonly crawl: CrawlRecord }> {
+    const scope = compileScope(crawl.scope, crawl.seeds);
+    const { maxDepth } = crawl.limits;
+    const skipReasonOf = (url: CanonicalUrl): SkipReason | undefined => {
+      if (!scope.includes(url)) return "scope";
+      return maxDepth !== undefined && depth > maxDepth ? "depth" : undefined;
+    };
+    const hosts = new Set<string>();
+    let queued = 0;
+    let skipped = 0;
+    let known = 0;
+    for (let from = 0; from < urls.length; from += ADD_BATCH) {
+      const batch = urls.slice(from, from + ADD_BATCH).map((url): NewUrl => {
+        const skip = skipReasonOf(url);
+        return {
+          id: urlId(crawl.id, fingerprint(url.key)),
+          crawl: crawl.id,
+          url: url.url,
+          host: url.host,
+          kind: "page",
+          depth,
+          priority,
+          ...(skip === undefined ? {} : { skip }),
+        };
+      });
+      const added = await this.#parts.store.frontier.add(batch);
+      queued += added.queued.length;
+      skipped += added.skipped;
+      known += added.known;
+      for (const { host } of added.queued) hosts.add(host);
+    }
+    await this.#parts.store.crawls.count(crawl.id, { queued, skipped });
+    // After the frontier has them: the end of the crawl and this cannot pass each other unseen.
+    const { crawl: now, reopened } = await this.#parts.store.crawls.added(crawl.id);
+    if (reopened) this.#publish("crawl.resumed", crawl.id, {});
+    if (hosts.size > 0) this.#publish("frontier.added", crawl.id, { hosts: [...hosts] });
+    return { accepted: queued + skipped, known, crawl: now };
+  }
+
+  #specOf(request: CrawlRequest): CrawlSpec {
+    const { nodes, ...rest } = request;
+    if (nodes.mode !== "any") {
+      throw invalid(
+        "nodes.mode",
+        'only "any" is possible: choosing the nodes of a crawl is not supported yet',
+      );
+    }
+    const spider = this.#parts.spiders.get(request.spider);
+    if (spider === undefined) {
+      const known = this.#parts.spiders.list().map(({ name }) => name);
+      throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
+    }
+    const given = request.seeds.length > 0;
+    const seeds = given ? request.seeds : (spider.seeds ?? []);
+    if (seeds.length === 0) {
+      throw invalid(
+        "seeds",
+        `must hold at least one URL: the spider "${request.spider}" has no seeds of its own`,
+      );
+    }
+    const urls = canonicalUrls(seeds, "seeds").map(({ url }) => url);
+    if (urls.reduce((sum, url) => sum + url.length, 0) > MAX_SEED_CHARACTERS) {
+      throw invalid(
+        "seeds",
+        `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
+      );
+    }
+    return { ...rest, seeds: urls };
+  }
+
+  #resourceSpec(resource: string, name: string): CrawlSpec {
+    if (isUrl(name)) return this.#specOf(parseCrawlRequest({ seeds: [resource], name: shortened(name) }));
+    const spider = this.#parts.spiders.get(name);
+    if (spider === undefined)
+      throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
+    if ((spider.seeds ?? []).length === 0) {
+      throw invalid("name", `the spider "${name}" has no seeds of its own, so it does not say what to crawl`);
+    }
+    return this.#specOf(parseCrawlRequest({ spider: name, name }));
+  }
+
+  #publish(type: string, crawl: string, data: Readonly<Record<string, unknown>>): void {
+    const event: BusEvent = { type, at: new Date(this.#parts.clock.now()).toISOString(), crawl, data };
+    this.#parts.bus.events.publish(type, [event]);
+  }
+}
+
+export function viewOf(record: CrawlRecord): CrawlView {
+  const {
+    additions: _additions,
+    cut: _cut,
+    name,
+    nodes,
+    createdAt,
+    startedAt,
+    finishedAt,
+    finishReason,
+    ...rest
+  } = record;
+  return {
+    ...rest,
+    name: name ?? null,
+    nodes: nodes ?? { mode: "any", ids: [] },
+    createdAt: new Date(createdAt).toISOString(),
+    startedAt: new Date(startedAt).toISOString(),
+    finishedAt: finishedAt === undefined ? null : new Date(finishedAt).toISOString(),
+    finishReason: finishReason ?? null,
+  };
+}
+
+/**
+ * Absolute http(s) URLs in canonical form, each once.
+ * @throws RequestError `invalid`, naming each that is not one
+ */
+function canonicalUrls(texts: readonly string[], member: string): readonly CanonicalUrl[] {
+  const byKey = new Map<string, CanonicalUrl>();
+  const faults: FieldError[] = [];
+  for (const [index, text] of texts.entries()) {
+    const url = canonicalUrl(text.trim());
+    if (url !== undefined) {
+      if (!byKey.has(url.key)) byKey.set(url.key, url);
+    } else if (faults.length < 100) {
+      faults.push({ field: `${member}.${index}`, message: "must be an absolute http or https URL" });
+    }
+  }
+  const [first] = faults;
+  if (first !== undefined)
+    throw new RequestError("invalid", `${first.field}: ${first.message}`, { fields: faults });
+  return [...byKey.values()];
+}
+
+function isUrl(name: string): boolean {
+  return /^https?:/i.test(name);
+}
+
+/** What makes two names mean the same resource. */
+function resourceKey(name: string): string {
+  if (!isUrl(name)) return name;
+  const url = canonicalUrl(name);
+  if (url === undefined) throw invalid("name", "must be an absolute http or https URL");
+  return url.url;
+}
+
+function shortened(text: string): string {
+  return text.length <= 200 ? text : `${text.slice(0, 199)}…`;
+}
+
+/** Of what was asked, with defaults filled in: to leave one out and to give it is the same request. */
+function digestOf(request: CrawlRequest): string {
+  return createHash("sha256").update(JSON.stringify(request)).digest("base64url");
+}
