@@ -28,10 +28,15 @@ type Entry = {
   dispatch?: Dispatch;
   reason?: string;
   claimedBy?: string;
+  /** Where it waits, while it is queued. */
+  place?: Place;
 };
 
 /** URLs of one crawl on one host that wait, by priority (index 9 is first), each level in order of arrival. */
-type Waiting = { levels: (Entry[] | undefined)[]; count: number };
+type Waiting = { levels: (Place[] | undefined)[]; count: number };
+
+/** A place in the queue. A URL that left it and came back has a new one; the old one then counts no more. */
+type Place = { readonly entry: Entry };
 
 /** The frontier of standalone mode: all in this process, gone with it. */
 export class MemoryFrontier implements Frontier {
@@ -87,9 +92,10 @@ export class MemoryFrontier implements Frontier {
     const urls: QueuedUrl[] = [];
     let nextReadyAt: number | undefined;
     for (let priority = 9; waiting !== undefined && priority >= 0; priority -= 1) {
-      const level = this.#tidy(waiting, priority, of.host);
-      for (const entry of level) {
-        if (!isWaitingAt(entry, of.host)) continue;
+      const level = this.#tidy(waiting, priority);
+      for (const place of level) {
+        const { entry } = place;
+        if (entry.place !== place) continue;
         if (entry.readyAt > now) nextReadyAt = Math.min(nextReadyAt ?? entry.readyAt, entry.readyAt);
         else if (urls.length < limit) urls.push(toQueued(entry));
         if (urls.length >= limit) return { urls };
@@ -229,28 +235,31 @@ export class MemoryFrontier implements Frontier {
       hosts.set(entry.host, waiting);
     }
     waiting.count += 1;
+    const place = { entry };
+    entry.place = place;
     const level = waiting.levels[priority];
-    if (level === undefined) waiting.levels[priority] = [entry];
-    else level.push(entry);
+    if (level === undefined) waiting.levels[priority] = [place];
+    else level.push(place);
   }
 
   #leaveQueue(entry: Entry): void {
+    delete entry.place;
     const hosts = this.#waiting.get(entry.url.crawl);
     const waiting = hosts?.get(entry.host);
     if (waiting === undefined) return;
     waiting.count -= 1;
-    // The entry itself is dropped from its level when the level is next looked at.
+    // Its place is dropped from the level when the level is next looked at.
     if (waiting.count === 0) hosts?.delete(entry.host);
   }
 
-  /** A level without those that left it, once they are the larger part of its front. */
-  #tidy(waiting: Waiting, priority: number, host: string): Entry[] {
+  /** A level without the places at its front that count no more. */
+  #tidy(waiting: Waiting, priority: number): Place[] {
     const level = waiting.levels[priority];
     if (level === undefined) return [];
     let gone = 0;
     while (gone < level.length) {
-      const entry = level[gone];
-      if (entry !== undefined && isWaitingAt(entry, host)) break;
+      const place = level[gone];
+      if (place !== undefined && place.entry.place === place) break;
       gone += 1;
     }
     if (gone > 0) level.splice(0, gone);
@@ -290,10 +299,6 @@ export class MemoryHostStates implements HostStates {
 function later(one: number | undefined, other: number | undefined): number | undefined {
   if (one === undefined || other === undefined) return one ?? other;
   return Math.max(one, other);
-}
-
-function isWaitingAt(entry: Entry, host: string): boolean {
-  return entry.state === "queued" && entry.host === host;
 }
 
 function toQueued(entry: Entry): QueuedUrl {
