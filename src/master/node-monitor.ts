@@ -51,8 +51,6 @@ export class NodeMonitor implements Service {
   readonly #options: NodeMonitorOptions;
   readonly #listeners = new Set<(capacity: number) => void>();
   #capacity = 0;
-  /** Nodes said to be silent: the master that hears of one again, whichever it is, tells that it is back. */
-  readonly #silent = new Set<string>();
   #looking: Promise<void> | undefined;
   #lookAgain = false;
   #isRunning = false;
@@ -66,14 +64,7 @@ export class NodeMonitor implements Service {
 
   async start(): Promise<void> {
     this.#isRunning = true;
-    this.#unsubscribe = this.#parts.feed.on("node.*", (events) => {
-      for (const { type, node } of events) {
-        if (node === undefined) continue;
-        if (type === "node.online") this.#silent.delete(node);
-        else this.#silent.add(node);
-      }
-      void this.refresh();
-    });
+    this.#unsubscribe = this.#parts.feed.on("node.*", () => void this.refresh());
     await this.refresh();
     this.#again();
   }
@@ -105,7 +96,7 @@ export class NodeMonitor implements Service {
 
   async heartbeat(heartbeat: NodeHeartbeat): Promise<HeartbeatOutcome> {
     const outcome = await this.#parts.nodes.heartbeat(heartbeat);
-    if (outcome === "noted" && this.#silent.delete(heartbeat.id)) {
+    if (outcome === "returned") {
       this.#tell("online", heartbeat.id, { epoch: heartbeat.epoch });
     }
     return outcome;
@@ -158,8 +149,6 @@ export class NodeMonitor implements Service {
   }
 
   #tell(change: Change, node: string, data: Readonly<Record<string, unknown>>): void {
-    if (change === "online") this.#silent.delete(node);
-    else this.#silent.add(node);
     const { events, clock, logger } = this.#parts;
     const at = new Date(clock.now()).toISOString();
     logger.info({ node, change }, "a node changed");

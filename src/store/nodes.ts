@@ -37,8 +37,11 @@ export type NodeHeartbeat = {
   readonly concurrency?: number;
 };
 
-/** What became of a heartbeat: `stale`: a later start of the node is known; `unknown`: it has to register. */
-export type HeartbeatOutcome = "noted" | "stale" | "unknown";
+/**
+ * What became of a heartbeat. `returned`: noted, and the node had been silent; `stale`: a later start of the
+ * node is known; `unknown`: it has to register.
+ */
+export type HeartbeatOutcome = "noted" | "returned" | "stale" | "unknown";
 
 /** A node; `_id` is its id. Dates are the server's. */
 export type NodeDocument = Omit<NodeRegistration, "id"> & {
@@ -110,18 +113,24 @@ export class Nodes {
     status = "online",
     concurrency,
   }: NodeHeartbeat): Promise<HeartbeatOutcome> {
-    const noted = await this.#nodes.updateOne({ _id: id, epoch }, [
-      {
-        $set: {
-          heartbeatAt: "$$NOW",
-          active: { $literal: active },
-          status,
-          ...(concurrency !== undefined && { concurrency: { $literal: concurrency } }),
+    const before = await this.#nodes.findOneAndUpdate(
+      { _id: id, epoch },
+      [
+        {
+          $set: {
+            heartbeatAt: "$$NOW",
+            active: { $literal: active },
+            status,
+            ...(concurrency !== undefined && { concurrency: { $literal: concurrency } }),
+          },
         },
-      },
-      { $unset: "foundSilentBy" },
-    ]);
-    if (noted.matchedCount > 0) return "noted";
+        { $unset: "foundSilentBy" },
+      ],
+      { returnDocument: "before", projection: { status: 1, foundSilentBy: 1 } },
+    );
+    if (before !== null) {
+      return before.status === "offline" || before.foundSilentBy !== undefined ? "returned" : "noted";
+    }
     const known = await this.#nodes.findOne({ _id: id }, { projection: { epoch: 1 } });
     return known !== null && known.epoch > epoch ? "stale" : "unknown";
   }

@@ -89,8 +89,24 @@ describe("Nodes", () => {
 
     expect(found.filter(({ id }) => id === node.id)).toMatchObject([{ status: "offline", active: 0 }]);
     expect(await one.nodes.markOffline(-60_000)).toEqual([]);
+    expect(await one.nodes.heartbeat({ id: node.id, epoch: 3, active: 1 })).toBe("returned");
     expect(await one.nodes.heartbeat({ id: node.id, epoch: 3, active: 1 })).toBe("noted");
     expect(await one.nodes.get(node.id)).toMatchObject({ status: "online", active: 1 });
+  });
+
+  it("marks silent nodes as suspect once, until they are heard of again", async () => {
+    const node = newNode();
+    await one.nodes.register(node);
+    expect((await one.nodes.markSuspect(60_000)).map(({ id }) => id)).not.toContain(node.id);
+
+    const found = (
+      await Promise.all([one.nodes.markSuspect(-60_000), other.nodes.markSuspect(-60_000)])
+    ).flat();
+
+    expect(found.filter(({ id }) => id === node.id)).toMatchObject([{ status: "online" }]);
+    expect((await one.nodes.markSuspect(-60_000)).map(({ id }) => id)).not.toContain(node.id);
+    expect(await one.nodes.heartbeat({ id: node.id, epoch: 3, active: 1 })).toBe("returned");
+    expect((await one.nodes.markSuspect(-60_000)).map(({ id }) => id)).toContain(node.id);
   });
 
   it("adds up what the nodes online can do at once", async () => {
