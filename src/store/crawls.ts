@@ -1,11 +1,5 @@
 import { randomBytes } from "node:crypto";
-import {
-  type ClientSession,
-  type Collection,
-  type Filter,
-  type MongoClient,
-  MongoServerError,
-} from "mongodb";
+import type { ClientSession, Collection, Filter, MongoClient } from "mongodb";
 import { z } from "zod";
 import {
   type Crawl,
@@ -18,6 +12,7 @@ import {
   NO_COUNTS,
 } from "../crawl/crawl.js";
 import type { Clock } from "../lib/clock.js";
+import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
 import type { ItemDocument } from "./items.js";
@@ -51,7 +46,9 @@ export type CrawlDocument = Omit<CrawlSpec, "params"> & {
   readonly error?: string;
   readonly counts: CrawlCounts;
   readonly additions: number;
+  /** Pages of `maxPages` that were given out, and when last. */
   readonly reserved: number;
+  readonly reservedAt?: Date;
   readonly cut?: FinishReason;
   readonly nodes?: CrawlNodes;
   readonly resource?: string;
@@ -391,12 +388,19 @@ export class Crawls {
 
   /** Takes up to `pages` from what `maxPages` leaves; resolves with how many were granted. */
   async reserve(id: string, pages: number): Promise<number> {
-    // Not tried again on a lost connection by us: a reservation made twice is given back by `recountBudget`.
+    // Not tried again on a lost connection by us: a reservation made twice is given back by `settleBudget`.
     const limit = { $ifNull: ["$limits.maxPages", Number.MAX_SAFE_INTEGER] };
     const left = { $max: [0, { $subtract: [limit, "$reserved"] }] };
     const before = await this.#deps.crawls.findOneAndUpdate(
       { _id: id },
-      [{ $set: { reserved: { $add: ["$reserved", { $min: [pages, left] }] } } }],
+      [
+        {
+          $set: {
+            reserved: { $add: ["$reserved", { $min: [pages, left] }] },
+            reservedAt: { $cond: [{ $gt: [left, 0] }, "$$NOW", "$reservedAt"] },
+          },
+        },
+      ],
       { returnDocument: "before", projection: { reserved: 1, limits: 1 } },
     );
     if (before === null) return 0;
@@ -406,12 +410,14 @@ export class Crawls {
 
   /**
    * Gives back what was reserved and not used: for URLs that were never fetched after all (robots.txt
-   * forbade it, the dispatch was taken back). Only right while no dispatch of the crawl is being made.
-   * @returns how many pages may be fetched again
+   * forbade it, the dispatch was taken back).
+   * @param quietMs how long ago the last reservation must be, so that whoever made it has either dispatched
+   *   by now or can no longer: a lease, or 0 when nobody else may dispatch this crawl
+   * @returns `returned`: pages may be fetched again; `spent`: all were used; `wait`: it is too early to tell
    */
-  async recountBudget(id: string): Promise<number> {
+  async settleBudget(id: string, quietMs: number): Promise<"returned" | "spent" | "wait"> {
     const crawl = await this.#deps.crawls.findOne({ _id: id }, { projection: { reserved: 1 } });
-    if (crawl === null) return 0;
+    if (crawl === null) return "spent";
     const [used] = await this.#deps.urls
       .aggregate<{ pages: number }>([
         {
@@ -428,12 +434,16 @@ export class Crawls {
       ])
       .toArray();
     const pages = used?.pages ?? 0;
-    if (pages >= crawl.reserved) return 0;
+    if (pages >= crawl.reserved) return "spent";
     const lowered = await this.#deps.crawls.updateOne(
-      { _id: id, reserved: crawl.reserved },
+      {
+        _id: id,
+        reserved: crawl.reserved,
+        $expr: { $lte: ["$reservedAt", { $subtract: ["$$NOW", quietMs] }] },
+      },
       { $set: { reserved: pages } },
     );
-    return lowered.modifiedCount === 0 ? 0 : crawl.reserved - pages;
+    return lowered.modifiedCount === 0 ? "wait" : "returned";
   }
 
   /**
@@ -583,10 +593,6 @@ export function newCrawlId(now: number): string {
 function toRecord(document: CrawlDocument): CrawlRecord {
   const { _id, params, reserved: _reserved, idempotency: _idempotency, ...fields } = document;
   return { id: _id, ...fields, params: JSON.parse(params) as Record<string, unknown> };
-}
-
-export function isDuplicateKey(error: unknown): boolean {
-  return error instanceof MongoServerError && error.code === 11_000;
 }
 
 /** In batches, so that no single command runs for long. */

@@ -1,5 +1,5 @@
 export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
-export { isDuplicateKey, newCrawlId } from "./crawls.js";
+export { newCrawlId } from "./crawls.js";
 export {
   ConflictError,
   CursorError,

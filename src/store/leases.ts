@@ -1,6 +1,6 @@
 import type { Collection } from "mongodb";
 import type { Clock } from "../lib/clock.js";
-import { isDuplicateKey } from "./crawls.js";
+import { isDuplicateKey } from "./duplicates.js";
 
 /** The lease of one shard; `_id` is its number. Dates are the server's. */
 export type LeaseDocument = {

@@ -1,10 +1,4 @@
-import {
-  type AnyBulkWriteOperation,
-  type Collection,
-  type Filter,
-  MongoBulkWriteError,
-  MongoServerError,
-} from "mongodb";
+import { type AnyBulkWriteOperation, type Collection, type Filter, MongoServerError } from "mongodb";
 import type {
   AddResult,
   CrawlHost,
@@ -20,6 +14,7 @@ import type {
 } from "../crawl/frontier.js";
 import { shardOf } from "../crawl/url.js";
 import type { Clock } from "../lib/clock.js";
+import { isDuplicateKey, refusedAsDuplicates } from "./duplicates.js";
 import type { Retrier } from "./retrier.js";
 import { markedInstant, requestOf, type UrlDocument } from "./url-document.js";
 
@@ -235,7 +230,7 @@ export class MongoFrontier implements Frontier {
         await this.#urls.insertOne(document);
         return true;
       } catch (error) {
-        if (!(error instanceof MongoServerError) || error.code !== 11_000) throw error;
+        if (!isDuplicateKey(error)) throw error;
       }
       const known = await this.#urls.findOne({ _id: target.id }, { projection: { claimedBy: 1 } });
       return known?.claimedBy === by;
@@ -263,13 +258,7 @@ export class MongoFrontier implements Frontier {
       try {
         await this.#urls.insertMany(documents, { ordered: false });
       } catch (error) {
-        if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError() !== undefined)
-          throw error;
-        const writeErrors = Array.isArray(error.writeErrors) ? error.writeErrors : [error.writeErrors];
-        for (const writeError of writeErrors) {
-          if (writeError.code !== 11_000) throw error;
-          refused.add(writeError.index);
-        }
+        for (const index of refusedAsDuplicates(error)) refused.add(index);
       }
       const duplicates = urls.filter((_, index) => refused.has(index));
       const inserted = new Set(urls.filter((_, index) => !refused.has(index)));

@@ -1,5 +1,6 @@
-import { type Collection, MongoBulkWriteError, type OptionalUnlessRequiredId } from "mongodb";
+import type { Collection, OptionalUnlessRequiredId } from "mongodb";
 import type { PageRecord } from "../crawl/records.js";
+import { refusedAsDuplicates } from "./duplicates.js";
 import type { Retrier } from "./retrier.js";
 
 /** One fetched response on record; `_id` is `<url id>.<round>`. */
@@ -39,10 +40,6 @@ export async function insertNew<Document extends { readonly _id: string }>(
     await collection.insertMany(documents, { ordered: false });
     return [];
   } catch (error) {
-    if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError() !== undefined)
-      throw error;
-    const writeErrors = Array.isArray(error.writeErrors) ? error.writeErrors : [error.writeErrors];
-    if (writeErrors.length === 0 || writeErrors.some(({ code }) => code !== 11_000)) throw error;
-    return writeErrors.map(({ index }) => index);
+    return refusedAsDuplicates(error);
   }
 }

@@ -31,7 +31,12 @@ export function isTransient(error: unknown): boolean {
   if (!(error instanceof MongoError)) return false;
   if (error.hasErrorLabel("RetryableWriteError") || error.hasErrorLabel("TransientTransactionError"))
     return true;
-  if (error instanceof MongoBulkWriteError && error.result.getWriteConcernError() !== undefined) return true;
+  if (error instanceof MongoBulkWriteError) {
+    if (error.result.getWriteConcernError() !== undefined) return true;
+    // The driver wraps what befell a bulk write as a whole.
+    const wrapped: unknown = error.errorResponse;
+    if (wrapped instanceof Error) return isTransient(wrapped);
+  }
   return typeof error.code === "number" && TRANSIENT_CODES.has(error.code);
 }
 
