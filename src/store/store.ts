@@ -17,6 +17,7 @@ import { MongoResultSink } from "./mongo-result-sink.js";
 import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
 import { type NodeDocument, Nodes } from "./nodes.js";
 import { type PageDocument, Pages } from "./pages.js";
+import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { ServerClock } from "./server-clock.js";
@@ -146,14 +147,21 @@ export class Store implements Service {
 
   /** @throws ConfigError when trying again cannot help: wrong credentials, or not a replica set */
   async start(): Promise<void> {
+    const startedAt = this.#clock.monotonic();
     for (let pauseMs = FIRST_PAUSE_MS; !this.#stopping; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
       try {
         await this.#prepare();
         return;
       } catch (error) {
         if (this.#stopping) break;
-        if (isRefusal(error)) throw this.#refused(error);
+        if (isRefusal(error)) throw this.#refused(`was refused: ${messageOf(error)}`, error);
         if (!isTransient(error)) throw error;
+        const objection = await objectionToAny(
+          this.#client,
+          Math.min(1_000, this.#options.serverSelectionMs),
+        );
+        if (objection !== undefined) throw this.#refused(objection, error);
+        if (this.#stopping) break;
         this.#logger.warn(
           { uri: withoutPassword(this.#options.uri), error: messageOf(error), pauseMs },
           "MongoDB is away: trying again",
@@ -167,7 +175,10 @@ export class Store implements Service {
         });
       }
     }
-    throw new StoreUnavailableError("start the store", 0);
+    throw new StoreUnavailableError(
+      "start the store before it was stopped",
+      this.#clock.monotonic() - startedAt,
+    );
   }
 
   async stop(): Promise<void> {
@@ -201,23 +212,17 @@ export class Store implements Service {
   async #prepare(): Promise<void> {
     await this.#client.connect();
     const hello = await this.#db.admin().command({ hello: 1 });
-    if (hello.setName === undefined && hello.msg !== "isdbgrid") {
-      throw new ConfigError(
-        `MONGODB_URI: ${withoutPassword(this.#options.uri)} is not a replica set, which snapshots and majority writes need; ` +
-          "start mongod with --replSet and run rs.initiate() once (one member will do)",
-      );
-    }
+    const objection = objectionTo(hello, this.#client.options.replicaSet);
+    if (objection !== undefined) throw this.#refused(objection);
     await ensureIndexes(this.#db);
     await this.leases.ensureShards();
     await this.crawls.ensureInbox();
     await this.serverClock.refresh();
   }
 
-  #refused(error: unknown): ConfigError {
-    return new ConfigError(
-      `MONGODB_URI: ${withoutPassword(this.#options.uri)} was refused: ${messageOf(error)}`,
-      { cause: error },
-    );
+  #refused(objection: string, cause?: unknown): ConfigError {
+    const message = `MONGODB_URI: ${withoutPassword(this.#options.uri)} ${objection}`;
+    return cause === undefined ? new ConfigError(message) : new ConfigError(message, { cause });
   }
 }
 

@@ -4,6 +4,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { ConfigError } from "../../src/lib/errors.js";
 import { createLogger, silentLogger } from "../../src/lib/logger.js";
 import { Store } from "../../src/store/index.js";
+import { objectionTo } from "../../src/store/replica-set-check.js";
 import { mongodbUri, StoresUnderTest } from "../support/store-under-test.js";
 
 describe("Store", () => {
@@ -53,6 +54,24 @@ describe("Store", () => {
     expect(failure).toBeInstanceOf(ConfigError);
     expect(String(failure)).toMatch(/MONGODB_URI: .*nobody:\*\*\*@.* was refused: /);
     expect(String(failure)).not.toContain("secret");
+  });
+
+  it("refuses a server of another replica set, or of none", async () => {
+    const [server] = /^mongodb:\/\/[^/?]+/.exec(mongodbUri()) ?? [];
+    const uri = `${server}/?replicaSet=another`;
+    const store = new Store(
+      { uri, namespace: stores.namespace, serverSelectionMs: 100 },
+      { logger: silentLogger },
+    );
+
+    const failure: unknown = await store.start().catch((error: unknown) => error);
+    await store.stop();
+
+    expect(failure).toBeInstanceOf(ConfigError);
+    expect(String(failure)).toMatch(/MONGODB_URI: .* is the replica set ".+", not "another"/);
+    expect(objectionTo({ ok: 1 }, undefined)).toMatch(/is not a replica set/);
+    expect(objectionTo({ ok: 1, isreplicaset: true }, "rs0"), "about to be initiated").toBeUndefined();
+    expect(objectionTo({ ok: 1, msg: "isdbgrid" }, undefined), "a router").toBeUndefined();
   });
 
   it("keeps trying while the server is away, says so, and can be stopped meanwhile", async () => {
