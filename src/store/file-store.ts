@@ -9,6 +9,7 @@ import type { Files } from "./files.js";
 
 const BUCKET = "contents";
 const SWEEP_BATCH = 500;
+const SWEEP_AFTER_MS = 6 * 3_600_000;
 
 /** Bytes in GridFS, in the collections `contents.files` and `contents.chunks`. */
 export class MongoFileStore implements FileStore {
@@ -81,10 +82,11 @@ export class MongoFileStore implements FileStore {
 
   /**
    * Removes contents, stored longer ago than this, that no file refers to: their worker was killed between
-   * storing the bytes and committing the record. The time must be well above the longest task.
+   * storing the bytes and committing the record.
+   * @param olderThanMs well above the longest task, retries of its commit included
    * @returns how many were removed
    */
-  async sweep(olderThanMs: number): Promise<number> {
+  async sweep(olderThanMs = SWEEP_AFTER_MS): Promise<number> {
     const before = ObjectId.createFromTime(Math.floor((this.#clock.now() - olderThanMs) / 1_000));
     return (await this.#sweepContents(before)) + (await this.#sweepChunks(before));
   }

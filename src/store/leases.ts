@@ -73,6 +73,11 @@ export class Leases {
     this.#options = options;
   }
 
+  /** Number of shards that hosts hash into. */
+  get shardCount(): number {
+    return this.#options.shardCount;
+  }
+
   /** Sees to it that there is a lease for each shard; harmless when several processes do so at once. */
   async ensureShards(): Promise<void> {
     const known = await this.#leases.countDocuments({ _id: { $lt: this.#options.shardCount } });
