@@ -1,0 +1,82 @@
+import { isAscii, isUtf8 } from "node:buffer";
+import { TextDecoder } from "node:util";
+
+/** Bytes in which a page has to name its character set (WHATWG HTML, 13.2.3.2). */
+const PRESCAN_BYTES = 1_024;
+
+/**
+ * Turns a page's bytes into text as a browser does (WHATWG HTML, 13.2.3): by its byte order mark, else by the
+ * charset of the content type, else by what the page itself says at its beginning; and else as UTF-8 if it is
+ * valid UTF-8, or windows-1252. Bytes that mean nothing become U+FFFD.
+ */
+export function decodeText(body: Buffer, contentType: string | undefined): string {
+  const marked = byBom(body);
+  if (marked !== undefined) return marked;
+  const encoding = encodingOf(charsetOf(contentType)) ?? encodingOf(prescan(body));
+  if (encoding !== undefined && encoding !== "utf-8") return decoderOf(encoding).decode(body);
+  // One byte a character is what most pages need, and the quickest to read.
+  if (isAscii(body)) return body.toString("latin1");
+  if (encoding === "utf-8" || isUtf8(body)) return body.toString("utf8");
+  return decoderOf("windows-1252").decode(body);
+}
+
+function byBom(body: Buffer): string | undefined {
+  const [first, second, third] = body;
+  if (first === 0xef && second === 0xbb && third === 0xbf) return body.toString("utf8", 3);
+  if (first === 0xff && second === 0xfe) return decoderOf("utf-16le").decode(body);
+  if (first === 0xfe && second === 0xff) return decoderOf("utf-16be").decode(body);
+  return undefined;
+}
+
+function charsetOf(contentType: string | undefined): string | undefined {
+  const found = /;\s*charset\s*=\s*(?:"([^"]*)"|([^\s;,"]+))/i.exec(contentType?.slice(0, 1_000) ?? "");
+  return found?.[1] ?? found?.[2];
+}
+
+/** What the beginning of a page says in a `meta` element or an XML declaration. */
+function prescan(body: Buffer): string | undefined {
+  const start = body.toString("latin1", 0, PRESCAN_BYTES).replace(/<!--.*?(?:-->|$)/gs, "");
+  for (const [meta] of start.matchAll(/<meta[\s/][^>]*/gi)) {
+    const named = /[\s/"']charset\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>;/]+))/i.exec(meta);
+    const isInContent = /[\s/"']content\s*=\s*["'][^"']*charset\s*=/i.test(meta);
+    if (isInContent && !/http-equiv\s*=\s*["']?content-type/i.test(meta)) continue;
+    const label = isInContent ? /charset\s*=\s*["']?([^\s"'>;]+)/i.exec(meta)?.[1] : undefined;
+    const charset = label ?? named?.[1] ?? named?.[2] ?? named?.[3];
+    if (charset === undefined) continue;
+    // A page that could be read so far is in no 16-bit encoding, whatever it says (13.2.3.2, step 16).
+    if (/^\s*utf-?16/i.test(charset)) return "utf-8";
+    if (encodingOf(charset) !== undefined) return charset;
+  }
+  const declared = /^<\?xml\s[^>]*?encoding\s*=\s*["']([^"']+)["']/i.exec(start)?.[1];
+  return declared !== undefined && /^utf-?16/i.test(declared) ? "utf-8" : declared;
+}
+
+const decoders = new Map<string, TextDecoder>();
+const encodings = new Map<string, string | undefined>();
+const MAX_LABELS = 1_000;
+
+function decoderOf(encoding: string): TextDecoder {
+  let decoder = decoders.get(encoding);
+  if (decoder === undefined) {
+    decoder = new TextDecoder(encoding);
+    decoders.set(encoding, decoder);
+  }
+  return decoder;
+}
+
+/** The encoding that a label stands for (WHATWG Encoding, 4.2); undefined when it stands for none. */
+function encodingOf(label: string | undefined): string | undefined {
+  if (label === undefined || label.length > 40) return undefined;
+  if (encodings.has(label)) return encodings.get(label);
+  let encoding: string | undefined;
+  try {
+    ({ encoding } = new TextDecoder(
+      label.trim().toLowerCase() === "x-user-defined" ? "windows-1252" : label,
+    ));
+  } catch {
+    // Not a label of any encoding: the next source has its say.
+  }
+  if (encodings.size >= MAX_LABELS) encodings.clear();
+  encodings.set(label, encoding);
+  return encoding;
+}

@@ -1,0 +1,78 @@
+import type { CheerioAPI } from "cheerio";
+import { decodeText } from "./charset.js";
+import { LinkScanner, type PageScan } from "./link-scanner.js";
+import { buildTree, selectorOver, TREE_DEFAULTS, type TreeLimits } from "./page-tree.js";
+import { canonicalUrl } from "./url.js";
+
+export type { PageScan, ScannedLink } from "./link-scanner.js";
+
+/** Cheerio's `$` over one page. */
+export type ParsedSelector = CheerioAPI;
+
+export type ParseOptions = {
+  /** The page's own URL, which its links are relative to. */
+  readonly url: string;
+  /** Its `content-type` header, parameters included. */
+  readonly contentType?: string;
+  /** Links taken from it at most. @default 10_000 */
+  readonly maxLinks?: number;
+  readonly limits?: Partial<TreeLimits>;
+};
+
+export const DEFAULT_MAX_LINKS = 10_000;
+
+/** A page's body, looked at no further than it is asked for, and each way once. */
+export class ParsedPage {
+  readonly #body: Buffer;
+  readonly #options: ParseOptions;
+  #text: string | undefined;
+  #scan: PageScan | undefined;
+  #links: readonly string[] | undefined;
+  #$: ParsedSelector | undefined;
+
+  constructor(body: Buffer, options: ParseOptions) {
+    this.#body = body;
+    this.#options = options;
+  }
+
+  /** Decoded as a browser would. */
+  get text(): string {
+    this.#text ??= decodeText(this.#body, this.#options.contentType);
+    return this.#text;
+  }
+
+  /** Title and links as they are written, from one pass without a tree. */
+  scan(): PageScan {
+    this.#scan ??= new LinkScanner(this.text, this.#options.maxLinks ?? DEFAULT_MAX_LINKS).scan();
+    return this.#scan;
+  }
+
+  /** Its http and https links: absolute, in their order, each once, without those marked `nofollow`. */
+  links(): readonly string[] {
+    if (this.#links === undefined) {
+      const { baseHref, links } = this.scan();
+      const { url } = this.#options;
+      const base = baseHref === undefined ? url : (canonicalUrl(baseHref, url)?.url ?? url);
+      const found = new Set<string>();
+      for (const { href, nofollow } of links) {
+        const link = nofollow ? undefined : canonicalUrl(href, base)?.url;
+        if (link !== undefined) found.add(link);
+      }
+      this.#links = [...found];
+    }
+    return this.#links;
+  }
+
+  /**
+   * Cheerio's `$` over the page's own tree. The tree is htmlparser2's: it holds what the page says, and not the
+   * `html`, `body` or `tbody` that a browser adds where they were left out.
+   */
+  get $(): ParsedSelector {
+    this.#$ ??= selectorOver(buildTree(this.text, { ...TREE_DEFAULTS, ...this.#options.limits }));
+    return this.#$;
+  }
+}
+
+export function parseHtml(body: Buffer, options: ParseOptions): ParsedPage {
+  return new ParsedPage(body, options);
+}

@@ -1,0 +1,224 @@
+import type { Dispatcher } from "undici";
+import { type ContentDecoder, tooLarge } from "./content-coding.js";
+import type { FetchError } from "./errors.js";
+
+/** Bytes held for a body that nobody reads yet, before its connection is told to wait. */
+const HIGH_WATER_BYTES = 262_144;
+/** What is left of an unwanted body is read on if it is so short: cheaper than a new connection. */
+const DUMPED_BYTES = 65_536;
+/** Bytes off the wire from which the beginning of an encoded body is told. */
+const ENCODED_START_BYTES = 4_096;
+/** What those may decode to. */
+const DECODED_START_BYTES = 8 * 1_048_576;
+
+export interface FetchedBody {
+  /**
+   * All of the body, decoded. The limit counts on the wire and after decoding.
+   * @throws FetchError `too-large`, `decode`, `network` or `timeout`
+   */
+  read(maxBytes: number): Promise<Buffer>;
+  /**
+   * Its first bytes, decoded; fewer if it has no more. It can still be read after that.
+   * @throws FetchError `network` or `timeout`
+   */
+  peek(bytes: number): Promise<Buffer>;
+  /**
+   * The body as it comes in, decoded. A consumer that leaves early ends the fetch.
+   * @throws FetchError `too-large` after `maxBytes` were yielded, `decode`, `network` or `timeout`
+   */
+  stream(maxBytes: number): AsyncIterable<Buffer>;
+  /** Says that the body is not wanted: a short rest is read so that the connection can serve again. */
+  discard(): void;
+}
+
+export type ResponseBodyOptions = {
+  readonly url: string;
+  readonly controller: Dispatcher.DispatchController;
+  /** The server's word for its length on the wire, if it gave one. */
+  readonly declaredBytes?: number;
+  readonly decoder?: ContentDecoder;
+};
+
+/**
+ * A response's body between the connection, which pushes, and whoever fetched, who pulls.
+ *
+ * It does without a stream: most bodies are read whole, arrive in one or two pieces, and are over before
+ * they are asked for. Nothing is held back from a reader; unread bytes are bounded by pausing the connection.
+ */
+export class ResponseBody implements FetchedBody {
+  readonly #url: string;
+  readonly #controller: Dispatcher.DispatchController;
+  readonly #declaredBytes: number | undefined;
+  readonly #decoder: ContentDecoder | undefined;
+  /** Received and not yet handed on. */
+  #chunks: Buffer[] = [];
+  #heldBytes = 0;
+  #receivedBytes = 0;
+  /** More than this on the wire is too much; set by the reader. */
+  #maxWireBytes = Number.POSITIVE_INFINITY;
+  #holdsWhole = false;
+  #isDumped = false;
+  #isOver = false;
+  #failure: FetchError | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(options: ResponseBodyOptions) {
+    this.#url = options.url;
+    this.#controller = options.controller;
+    this.#declaredBytes = options.declaredBytes;
+    this.#decoder = options.decoder;
+  }
+
+  /** A piece came in. */
+  push(chunk: Buffer): void {
+    if (this.#failure !== undefined) return;
+    this.#receivedBytes += chunk.length;
+    if (this.#receivedBytes > this.#maxWireBytes) {
+      this.#stop(tooLarge(this.#url, this.#maxWireBytes));
+      return;
+    }
+    if (this.#isDumped) return;
+    this.#chunks.push(chunk);
+    this.#heldBytes += chunk.length;
+    if (this.#holdsWhole) return;
+    if (this.#heldBytes >= HIGH_WATER_BYTES) this.#controller.pause();
+    this.#wakeReader();
+  }
+
+  /** It came to its end. */
+  end(): void {
+    this.#isOver = true;
+    this.#wakeReader();
+  }
+
+  /** It will not come to its end. */
+  fail(failure: FetchError): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#failure ??= failure;
+    this.#chunks = [];
+    this.#wakeReader();
+  }
+
+  async read(maxBytes: number): Promise<Buffer> {
+    this.#limit(maxBytes);
+    this.#holdsWhole = true;
+    this.#controller.resume();
+    while (!this.#isOver) await this.#change();
+    this.#check();
+    const [first = Buffer.alloc(0), ...more] = this.#chunks;
+    const body = more.length === 0 ? first : Buffer.concat(this.#chunks, this.#heldBytes);
+    this.#chunks = [];
+    return this.#decoder === undefined ? body : this.#decoder.decode(body, maxBytes);
+  }
+
+  async peek(bytes: number): Promise<Buffer> {
+    for (;;) {
+      this.#check();
+      const enough = this.#decoder === undefined ? HIGH_WATER_BYTES : ENCODED_START_BYTES;
+      const isAllThere = this.#isOver || this.#heldBytes >= enough;
+      const start = this.#start(bytes);
+      if (start.length >= bytes || isAllThere) return start.subarray(0, bytes);
+      await this.#change();
+    }
+  }
+
+  async *stream(maxBytes: number): AsyncGenerator<Buffer> {
+    let bytes = 0;
+    try {
+      this.#limit(maxBytes);
+      for await (const chunk of await this.#decoded()) {
+        bytes += chunk.length;
+        if (bytes > maxBytes) throw tooLarge(this.#url, maxBytes);
+        yield chunk;
+      }
+    } finally {
+      this.#abort();
+    }
+  }
+
+  discard(): void {
+    if (this.#isOver) return;
+    this.#isDumped = true;
+    this.#chunks = [];
+    const rest = (this.#declaredBytes ?? 0) - this.#receivedBytes;
+    if (rest > DUMPED_BYTES) {
+      this.#abort();
+      return;
+    }
+    this.#maxWireBytes = this.#receivedBytes + DUMPED_BYTES;
+    this.#controller.resume();
+  }
+
+  async #decoded(): Promise<AsyncIterable<Buffer>> {
+    if (this.#decoder === undefined) return this.#pieces();
+    while (this.#heldBytes < 2 && !this.#isOver) await this.#change();
+    this.#check();
+    if (this.#heldBytes === 0) return this.#pieces();
+    return this.#decoder.stream(this.#pieces(), Buffer.concat(this.#chunks).subarray(0, 2));
+  }
+
+  async *#pieces(): AsyncGenerator<Buffer> {
+    for (;;) {
+      this.#check();
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        this.#heldBytes -= chunk.length;
+        if (this.#heldBytes < HIGH_WATER_BYTES) this.#controller.resume();
+        yield chunk;
+      } else if (this.#isOver) {
+        return;
+      } else {
+        await this.#change();
+      }
+    }
+  }
+
+  /** The beginning of the body, from what has come in so far. */
+  #start(bytes: number): Buffer {
+    const [first] = this.#chunks;
+    if (first === undefined) return Buffer.alloc(0);
+    const wanted = this.#decoder === undefined ? bytes : ENCODED_START_BYTES;
+    const held = first.length >= wanted ? first : Buffer.concat(this.#chunks);
+    if (this.#decoder === undefined) return held;
+    // A few bytes are enough for the start of any sane stream, and too few for a bomb to matter.
+    return this.#decoder.decodeStart(held.subarray(0, ENCODED_START_BYTES), DECODED_START_BYTES);
+  }
+
+  #limit(maxBytes: number): void {
+    this.#check();
+    this.#maxWireBytes = maxBytes;
+    const known = this.#isOver ? this.#receivedBytes : (this.#declaredBytes ?? 0);
+    if (Math.max(known, this.#receivedBytes) > maxBytes) this.#stop(tooLarge(this.#url, maxBytes));
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  #wakeReader(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
+  /** Ends it because of what it is. */
+  #stop(failure: FetchError): void {
+    this.#failure = failure;
+    this.#chunks = [];
+    this.#abort(failure);
+    this.#isOver = true;
+    this.#wakeReader();
+  }
+
+  #abort(reason: Error = new Error("the body is not wanted")): void {
+    if (!this.#isOver) this.#controller.abort(reason);
+  }
+}

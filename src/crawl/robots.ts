@@ -1,0 +1,273 @@
+import { LRUCache } from "lru-cache";
+import type { Clock } from "../lib/clock.js";
+import type { Logger } from "../lib/logger.js";
+import { FetchError } from "./errors.js";
+import type { Fetched, Fetcher } from "./fetcher.js";
+import type { FailReason } from "./frontier.js";
+import type { RobotsRecord, RobotsStore } from "./records.js";
+import { parseRobots, type RobotsRules } from "./robots-txt.js";
+import { canonicalUrl } from "./url.js";
+
+export { parseRobots, type RobotsRules, type RobotsTxt } from "./robots-txt.js";
+
+export type RobotsOptions = {
+  /** How long a robots.txt is used, in milliseconds; RFC 9309, 2.4, allows a day. @default 86_400_000 */
+  readonly maxAgeMs: number;
+  /** How long a host whose robots.txt could not be had is left alone at first, in ms. @default 500 */
+  readonly retryAfterMs: number;
+  /** And at most: each failure doubles it. @default 60_000 */
+  readonly maxRetryAfterMs: number;
+  /** Bytes read of a robots.txt; the rest is not looked at (RFC 9309, 2.5). @default 512_000 */
+  readonly maxBytes: number;
+  /** Redirects followed (RFC 9309, 2.3.1.2). @default 5 */
+  readonly maxRedirects: number;
+  /** Origins whose rules are held in memory at most. @default 10_000 */
+  readonly maxOrigins: number;
+  /** Characters of rules held in memory at most, over all origins. @default 16 Mi */
+  readonly maxCharacters: number;
+};
+
+export const ROBOTS_DEFAULTS: RobotsOptions = {
+  maxAgeMs: 86_400_000,
+  retryAfterMs: 500,
+  maxRetryAfterMs: 60_000,
+  maxBytes: 512_000,
+  maxRedirects: 5,
+  maxOrigins: 10_000,
+  maxCharacters: 16 * 1_048_576,
+};
+
+export type RobotsDeps = {
+  readonly fetcher: Pick<Fetcher, "fetch">;
+  readonly store: RobotsStore;
+  readonly clock: Clock;
+  /** Its first word is the name that rules are looked up by. */
+  readonly userAgent: string;
+  readonly logger?: Logger;
+};
+
+export type RobotsAnswer = {
+  readonly allowed: boolean;
+  /** From the end of one fetch to the start of the next on this host, in milliseconds; 0 if none is asked. */
+  readonly crawlDelayMs: number;
+  /** `disallow`: no rule forbids it, but robots.txt could not be had (5xx, unreachable). */
+  readonly verdict: RobotsRecord["verdict"];
+  /** When the robots.txt was read, in milliseconds since the epoch. */
+  readonly fetchedAt: number;
+  /** With `disallow`: what happened, for people. */
+  readonly error?: string;
+  /** With `disallow`, when the host did not answer at all: how the fetch failed. */
+  readonly failure?: FailReason;
+};
+
+/** What is known of one origin. */
+type Known = {
+  readonly rules: RobotsRules;
+  readonly verdict: RobotsRecord["verdict"];
+  readonly fetchedAt: number;
+  readonly expiresAt: number;
+  /** Failed readings in a row. */
+  readonly failures: number;
+  readonly error?: string;
+  readonly failure?: FailReason;
+};
+
+type Reading =
+  | { readonly verdict: "rules"; readonly body: string }
+  | { readonly verdict: "allow" }
+  | { readonly verdict: "disallow"; readonly error: string; readonly failure?: FailReason };
+
+const NO_RULES: RobotsRules = { allows: () => true, crawlDelayMs: 0, size: 0 };
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+
+/**
+ * Asks hosts' robots.txt (RFC 9309): read at most once a day, shared through the store, one request at a time
+ * for each origin. A 4xx means that all is allowed, a 5xx or no answer that nothing is until it answers; rules
+ * that were had before stay in force meanwhile.
+ */
+export class Robots {
+  readonly #deps: RobotsDeps;
+  readonly #options: RobotsOptions;
+  readonly #known: LRUCache<string, Known>;
+  readonly #reading = new Map<string, Promise<Known>>();
+
+  constructor(deps: RobotsDeps, options: Partial<RobotsOptions> = {}) {
+    this.#deps = deps;
+    this.#options = { ...ROBOTS_DEFAULTS, ...options };
+    this.#known = new LRUCache({
+      max: this.#options.maxOrigins,
+      maxSize: this.#options.maxCharacters,
+      sizeCalculation: ({ rules }) => rules.size + 100,
+    });
+  }
+
+  /**
+   * Whether a URL may be fetched. Costs a look-up when its host is known.
+   * @throws FetchError `address` when the host may not be connected to, or `network` once the signal is aborted
+   */
+  async check(url: string, signal?: AbortSignal): Promise<RobotsAnswer> {
+    const pathStart = url.indexOf("/", 8);
+    const origin = pathStart < 0 ? url : url.slice(0, pathStart);
+    let known = this.#known.get(origin);
+    if (known === undefined || known.expiresAt <= this.#deps.clock.now()) {
+      known = await this.#readOnce(origin, signal);
+    }
+    const { rules, verdict, fetchedAt, error, failure } = known;
+    return {
+      allowed: verdict !== "disallow" && rules.allows(pathStart < 0 ? "/" : withoutFragment(url, pathStart)),
+      crawlDelayMs: rules.crawlDelayMs,
+      verdict,
+      fetchedAt,
+      ...(error !== undefined && { error }),
+      ...(failure !== undefined && { failure }),
+    };
+  }
+
+  /** Whoever asks for an origin that is being read waits for that; one who leaves does not stop the rest. */
+  #readOnce(origin: string, signal: AbortSignal | undefined): Promise<Known> {
+    let reading = this.#reading.get(origin);
+    if (reading === undefined) {
+      reading = this.#read(origin).finally(() => this.#reading.delete(origin));
+      this.#reading.set(origin, reading);
+    }
+    return signal === undefined ? reading : orAborted(reading, origin, signal);
+  }
+
+  async #read(origin: string): Promise<Known> {
+    const before = this.#known.peek(origin);
+    const stored = await this.#readStore(origin);
+    if (stored !== undefined) return this.#keep(origin, stored);
+
+    const reading = await this.#readHost(origin);
+    const now = this.#deps.clock.now();
+    if (reading.verdict !== "disallow") {
+      const known = {
+        verdict: reading.verdict,
+        rules: reading.verdict === "rules" ? this.#rulesOf(origin, reading.body) : NO_RULES,
+        fetchedAt: now,
+        expiresAt: now + this.#options.maxAgeMs,
+        failures: 0,
+      };
+      await this.#writeStore({
+        origin,
+        fetchedAt: now,
+        expiresAt: known.expiresAt,
+        verdict: reading.verdict,
+        ...(reading.verdict === "rules" && { body: reading.body }),
+      });
+      return this.#keep(origin, known);
+    }
+    // Not stored: another worker may reach the host, and will want its own word for why not.
+    const failures = (before?.failures ?? 0) + 1;
+    const { retryAfterMs, maxRetryAfterMs } = this.#options;
+    const expiresAt = now + Math.min(maxRetryAfterMs, retryAfterMs * 2 ** Math.min(failures - 1, 30));
+    if (before !== undefined && before.verdict !== "disallow") {
+      return this.#keep(origin, { ...before, expiresAt, failures });
+    }
+    return this.#keep(origin, { ...reading, rules: NO_RULES, fetchedAt: now, expiresAt, failures });
+  }
+
+  #keep(origin: string, known: Known): Known {
+    this.#known.set(origin, known);
+    return known;
+  }
+
+  #rulesOf(origin: string, body: string): RobotsRules {
+    return parseRobots(origin, body).rulesFor(this.#deps.userAgent);
+  }
+
+  async #readStore(origin: string): Promise<Known | undefined> {
+    const { store, clock, logger } = this.#deps;
+    try {
+      const record = await store.get(origin);
+      if (record === undefined || record.verdict === "disallow") return undefined;
+      const { verdict, fetchedAt, body } = record;
+      const expiresAt = Math.min(record.expiresAt, fetchedAt + this.#options.maxAgeMs);
+      if (expiresAt <= clock.now()) return undefined;
+      const rules = verdict === "rules" ? this.#rulesOf(origin, body ?? "") : NO_RULES;
+      return { verdict, rules, fetchedAt, expiresAt, failures: 0 };
+    } catch (error) {
+      logger?.warn({ err: error, origin }, "could not read a stored robots.txt: asking the host");
+      return undefined;
+    }
+  }
+
+  async #writeStore(record: RobotsRecord): Promise<void> {
+    try {
+      await this.#deps.store.put(record);
+    } catch (error) {
+      this.#deps.logger?.warn({ err: error, origin: record.origin }, "could not store a robots.txt");
+    }
+  }
+
+  /** Reads it from the host, following redirects wherever addresses may be connected to. */
+  async #readHost(origin: string): Promise<Reading> {
+    let url = `${origin}/robots.txt`;
+    try {
+      for (let hops = 0; hops <= this.#options.maxRedirects; hops += 1) {
+        const fetched = await this.#deps.fetcher.fetch({ url, accept: "text/plain,*/*;q=0.5" });
+        const { statusCode, headers } = fetched;
+        if (!REDIRECTS.has(statusCode)) return await this.#judge(fetched);
+        fetched.body.discard();
+        const target = canonicalUrl(headers.location ?? "", url);
+        if (headers.location === undefined || target === undefined) return { verdict: "allow" };
+        url = target.url;
+      }
+      // Too many redirects: as if there were none (2.3.1.2).
+      return { verdict: "allow" };
+    } catch (error) {
+      if (!(error instanceof FetchError)) throw error;
+      const isOwnAddress = url === `${origin}/robots.txt`;
+      if (error.reason === "address" && isOwnAddress) throw error;
+      const failure = error.reason === "address" ? undefined : error.reason;
+      return {
+        verdict: "disallow",
+        error: `robots.txt could not be had: ${error.message}`,
+        ...(failure !== undefined && { failure }),
+      };
+    }
+  }
+
+  async #judge(fetched: Fetched): Promise<Reading> {
+    const { statusCode, url, body } = fetched;
+    if (statusCode >= 200 && statusCode <= 299) {
+      return { verdict: "rules", body: await this.#readBody(body.stream(Number.POSITIVE_INFINITY)) };
+    }
+    body.discard();
+    if (statusCode >= 300 && statusCode <= 499) return { verdict: "allow" };
+    return { verdict: "disallow", error: `robots.txt could not be had: ${url}: status ${statusCode}` };
+  }
+
+  /** Its text as far as it is looked at, cut at the end of a line: half a path would forbid too much. */
+  async #readBody(body: AsyncIterable<Buffer>): Promise<string> {
+    const { maxBytes } = this.#options;
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of body) {
+      chunks.push(chunk);
+      bytes += chunk.length;
+      if (bytes > maxBytes) break;
+    }
+    const whole = Buffer.concat(chunks);
+    if (whole.length <= maxBytes) return whole.toString("utf8");
+    const cut = whole.subarray(0, maxBytes);
+    const end = Math.max(cut.lastIndexOf(0x0a), cut.lastIndexOf(0x0d));
+    return cut.subarray(0, end + 1).toString("utf8");
+  }
+}
+
+function withoutFragment(url: string, from: number): string {
+  const fragment = url.indexOf("#", from);
+  return fragment < 0 ? url.slice(from) : url.slice(from, fragment);
+}
+
+/** The answer, or a failure as soon as the signal is aborted. */
+function orAborted<T>(answer: Promise<T>, origin: string, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () =>
+      reject(new FetchError("network", `${origin}/robots.txt: stopped`, { cause: signal.reason }));
+    if (signal.aborted) onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    answer.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
