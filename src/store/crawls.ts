@@ -214,7 +214,7 @@ export class Crawls {
     return (await this.#deps.crawls.find({ status: "running" }).toArray()).map(toRecord);
   }
 
-  /** Ids and generations of crawls that were closed since an instant, newest first: for nodes that were away. */
+  /** Ids and generations of closed crawls, newest first: for nodes that were away. */
   async closed(limit = 1_000): Promise<readonly { readonly id: string; readonly generation: number }[]> {
     const documents = await this.#deps.crawls
       .find({ status: "closed" })
@@ -591,7 +591,14 @@ export function newCrawlId(now: number): string {
 }
 
 function toRecord(document: CrawlDocument): CrawlRecord {
-  const { _id, params, reserved: _reserved, idempotency: _idempotency, ...fields } = document;
+  const {
+    _id,
+    params,
+    reserved: _reserved,
+    reservedAt: _reservedAt,
+    idempotency: _idempotency,
+    ...fields
+  } = document;
   return { id: _id, ...fields, params: JSON.parse(params) as Record<string, unknown> };
 }
 

@@ -7,7 +7,7 @@ import { StoreUnavailableError } from "./errors.js";
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2_000;
 
-/** Codes by which a server says that it is going, or is not the primary (any more), or could not wait. */
+/** Codes by which a server says that it is going, is not the primary (any more), or cannot answer just now. */
 const TRANSIENT_CODES = new Set([
   6, // HostUnreachable
   7, // HostNotFound
@@ -15,7 +15,10 @@ const TRANSIENT_CODES = new Set([
   89, // NetworkTimeout
   91, // ShutdownInProgress
   112, // WriteConflict
+  134, // ReadConcernMajorityNotAvailableYet
   189, // PrimarySteppedDown
+  239, // SnapshotTooOld
+  246, // SnapshotUnavailable: a collection was created since the snapshot
   262, // ExceededTimeLimit
   9001, // SocketException
   10107, // NotWritablePrimary

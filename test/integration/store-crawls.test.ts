@@ -247,6 +247,32 @@ describe("Crawls", () => {
       expect(await one.crawls.get(id)).toEqual(finished[0]);
     });
 
+    it("is told whatever collections come into being meanwhile", async () => {
+      const { id } = await newCrawl();
+      await one.crawls.added(id);
+      // A snapshot cannot be read from a collection that is younger than it.
+      const creating = Array.from({ length: 20 }, (_, index) =>
+        one.collection(`fresh-${index}`).insertOne({ index }),
+      );
+      const results = ["pages", "items", "files"].map((name) => one.collection(name).drop());
+      await Promise.all([...creating, ...results]);
+      const item: ItemRecord = {
+        id: `${id}:u.0.0`,
+        crawl: id,
+        url: "",
+        at: 1,
+        spider: "s",
+        version: "1",
+        node: "n",
+        data: {},
+      };
+      const storing = one.items.store([item]);
+
+      const [finished] = await Promise.all([one.crawls.finishIfOver(id), storing]);
+
+      expect(finished?.status).toBe("finished");
+    });
+
     it("does not come while a crawl is paused or closed", async () => {
       const { id } = await newCrawl();
       await one.crawls.added(id);

@@ -1,9 +1,11 @@
+import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { MongoClient } from "mongodb";
 import { afterAll, describe, expect, it } from "vitest";
 import { ConfigError } from "../../src/lib/errors.js";
 import { createLogger, silentLogger } from "../../src/lib/logger.js";
 import { Store } from "../../src/store/index.js";
+import { INDEXES } from "../../src/store/indexes.js";
 import { objectionTo } from "../../src/store/replica-set-check.js";
 import { mongodbUri, StoresUnderTest } from "../support/store-under-test.js";
 
@@ -100,6 +102,17 @@ describe("Store", () => {
     expect(await starting).toMatchObject({ code: "unavailable" });
     expect(lines[0]).toContain("MongoDB is away");
     expect(lines.join()).not.toContain("secret");
+  });
+
+  it("has every index on record, with the query it is there for", async () => {
+    const page = await readFile(new URL("../../docs/reference/collections.md", import.meta.url), "utf8");
+    const described = [...page.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, name]) => name);
+
+    for (const { name } of Object.values(INDEXES).flat()) {
+      expect(page, `the index ${name}`).toContain(`\`${name}\``);
+    }
+    const names = new Set(Object.values(INDEXES).flatMap((indexes) => indexes.map(({ name }) => name)));
+    expect(described.filter((name) => name?.startsWith("by-") && !names.has(name))).toEqual([]);
   });
 
   it("uses no more of the database than its own", async () => {
