@@ -1,0 +1,120 @@
+import type { Clock } from "../lib/clock.js";
+import type { Logger } from "../lib/logger.js";
+import type { Metrics } from "../lib/metrics.js";
+import type { Service } from "../lib/service.js";
+import { Calls } from "./calls.js";
+import { type ConnectionOptions, type Identity, SupervisedConnection } from "./connection.js";
+import { DeadLetters } from "./dead-letters.js";
+import { Events } from "./events.js";
+import { Publisher } from "./publisher.js";
+import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
+import { WorkQueue } from "./work-queue.js";
+
+export type BusOptions = {
+  /** `amqp://` or `amqps://`, tried in turn. */
+  readonly urls: readonly string[];
+  /** Prefix of every name on the broker. */
+  readonly namespace: string;
+  readonly identity: Identity;
+  /** A peer that is silent for two of these is gone, in seconds. @default 10 */
+  readonly heartbeatSeconds?: number;
+  /** Longest time for one attempt to connect, in milliseconds. @default 10_000 */
+  readonly connectTimeoutMs?: number;
+  /** Bounds of the wait between attempts, which grows with jitter, in ms. @default 200 to 15_000 */
+  readonly reconnect?: ConnectionOptions["reconnect"];
+  /** Messages sent and not yet confirmed at most. @default 512 */
+  readonly maxUnconfirmed?: number;
+  /** Their bytes at most. @default 16 MiB */
+  readonly maxUnconfirmedBytes?: number;
+  readonly topology?: Partial<TopologyOptions>;
+};
+
+export type BusDeps = {
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly metrics?: Metrics;
+  readonly random?: () => number;
+};
+
+const DEFAULTS = {
+  heartbeatSeconds: 10,
+  connectTimeoutMs: 10_000,
+  reconnect: { minMs: 200, maxMs: 15_000 },
+  maxUnconfirmed: 512,
+  maxUnconfirmedBytes: 16 * 1_048_576,
+};
+
+/** How long a stop waits for messages under way to be confirmed, in milliseconds. */
+const STOP_GRACE_MS = 5_000;
+
+/**
+ * The bus: everything that goes over RabbitMQ. Two connections, because an alarm of the broker blocks those
+ * that publish, and acknowledgements must not wait for that.
+ */
+export class Bus implements Service {
+  readonly name = "bus";
+  readonly tasks: WorkQueue;
+  readonly events: Events;
+  readonly calls: Calls;
+  readonly deadLetters: DeadLetters;
+  readonly #publishing: SupervisedConnection;
+  readonly #consuming: SupervisedConnection;
+  readonly #publishers: readonly Publisher[];
+
+  constructor(given: BusOptions, deps: BusDeps) {
+    const options = { ...DEFAULTS, ...given };
+    const names = new Names(options.namespace);
+    const topology = { ...TOPOLOGY_DEFAULTS, ...options.topology };
+    const { logger, clock, metrics, random = Math.random } = deps;
+    const connection = (purpose: "publish" | "consume") =>
+      new SupervisedConnection(
+        { ...options, purpose },
+        {
+          logger,
+          clock,
+          random,
+          ...(metrics !== undefined && { metrics }),
+          declare: (channel) => declareTopology(channel, names, topology),
+        },
+      );
+    const publishing = connection("publish");
+    const consuming = connection("consume");
+    this.#publishing = publishing;
+    this.#consuming = consuming;
+    const taskPublisher = new Publisher(publishing, "tasks", options);
+    const publisher = new Publisher(publishing, "messages", options);
+    const risky = new Publisher(publishing, "commands to nodes", options);
+    this.#publishers = [taskPublisher, publisher, risky];
+    this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
+    this.events = new Events(names.events(), publishing, consuming, logger);
+    this.calls = new Calls({
+      names,
+      publisher,
+      risky,
+      consuming,
+      clock,
+      logger,
+      ...(metrics !== undefined && { metrics }),
+    });
+    this.deadLetters = new DeadLetters(names, publisher, consuming);
+  }
+
+  /** Whether messages can be sent and taken now. */
+  get connected(): boolean {
+    return this.#publishing.isUp && this.#consuming.isUp;
+  }
+
+  /**
+   * Resolves when the bus can be used; from then on it is kept up until `stop`.
+   * @throws ConfigError when trying again cannot help: a wrong URL, password or virtual host
+   */
+  async start(): Promise<void> {
+    await Promise.all([this.#consuming.start(), this.#publishing.start()]);
+  }
+
+  /** Waits a while for what is under way to be confirmed, then closes. */
+  async stop(): Promise<void> {
+    if (this.connected) await Promise.all(this.#publishers.map((each) => each.settled(STOP_GRACE_MS)));
+    await Promise.all([this.#consuming.stop(), this.#publishing.stop()]);
+  }
+}

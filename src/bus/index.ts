@@ -1,0 +1,13 @@
+export type { BusDeps, BusOptions } from "./bus.js";
+export { Bus } from "./bus.js";
+export type { CallContext, CallOptions, Calls, Gathered, Handlers, Stop } from "./calls.js";
+export type { Identity } from "./connection.js";
+export type { DeadLetter, DeadLetterReport, DeadLetters } from "./dead-letters.js";
+export type { BusError, CallErrorCode } from "./errors.js";
+export { CALL_ERROR_CODES, CallError } from "./errors.js";
+export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";
+export type { DeadLetterReason, ExternalTask, ParsedTask } from "./messages.js";
+export { DEAD_LETTER_REASONS, parseExternalTask } from "./messages.js";
+export type { PublishOutcome } from "./publisher.js";
+export type { Consumer, DeliveryOutcome, TaskMessage } from "./work-queue.js";
+export { TaskDelivery, WorkQueue } from "./work-queue.js";

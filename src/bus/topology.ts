@@ -1,0 +1,92 @@
+import type { Channel } from "amqplib";
+import { ConfigError, messageOf } from "../lib/errors.js";
+
+export type TopologyOptions = {
+  /** Times a task may be given out without being acknowledged before it is a dead letter. @default 10 */
+  readonly deliveryLimit: number;
+  /** Messages in the task queue at most; beyond that the broker refuses more. @default 1_000_000 */
+  readonly maxTasks: number;
+  /** Messages kept in the queue of dead letters at most; the oldest go first. @default 10_000 */
+  readonly maxDeadLetters: number;
+};
+
+export const TOPOLOGY_DEFAULTS: TopologyOptions = {
+  deliveryLimit: 10,
+  maxTasks: 1_000_000,
+  maxDeadLetters: 10_000,
+};
+
+/** The names of everything on the broker, all under one prefix. */
+export class Names {
+  readonly #namespace: string;
+
+  constructor(namespace: string) {
+    this.#namespace = namespace;
+  }
+
+  /** The durable work queue; reached through the default exchange. */
+  readonly tasks = () => `${this.#namespace}.tasks`;
+  /** Exchange and queue of what the broker itself gave up, on its way to the dead letters. */
+  readonly rejected = () => `${this.#namespace}.rejected`;
+  /** Exchange and queue of dead letters. */
+  readonly dead = () => `${this.#namespace}.dead`;
+  /** Exchange of events. */
+  readonly events = () => `${this.#namespace}.events`;
+  /** Exchange of commands to every node. */
+  readonly broadcast = () => `${this.#namespace}.broadcast`;
+  /** Queue of calls that any master may answer. */
+  readonly master = () => `${this.#namespace}.master`;
+  /** Exchange of commands to one node. */
+  readonly node = (id: string) => `${this.#namespace}.node.${id}`;
+}
+
+/** Key under which a node's exchange leads to its queue. */
+export const COMMAND_KEY = "command";
+
+/**
+ * Everything that lasts on the broker, declared on every connect by masters and workers alike: declaring again
+ * what is there is harmless, and a broker that lost it gets it back. The arguments are those that RabbitMQ
+ * 3.10 and 4.x both take; a queue's arguments can never change, so neither may these without a new name.
+ */
+export async function declareTopology(
+  channel: Channel,
+  names: Names,
+  options: TopologyOptions,
+): Promise<void> {
+  await channel.assertExchange(names.events(), "topic", { durable: true });
+  await channel.assertExchange(names.broadcast(), "fanout", { durable: true });
+  await channel.assertExchange(names.dead(), "fanout", { durable: true });
+  await channel.assertExchange(names.rejected(), "fanout", { durable: true });
+  await channel.assertQueue(names.tasks(), {
+    durable: true,
+    arguments: {
+      "x-queue-type": "quorum",
+      // 4.x would drop after 20 deliveries, 3.10 never: neither is what we want.
+      "x-delivery-limit": options.deliveryLimit,
+      "x-dead-letter-exchange": names.rejected(),
+      // At least once needs an overflow that refuses rather than drops.
+      "x-dead-letter-strategy": "at-least-once",
+      "x-overflow": "reject-publish",
+      "x-max-length": options.maxTasks,
+    },
+  });
+  await channel.assertQueue(names.rejected(), { durable: true, arguments: { "x-queue-type": "quorum" } });
+  await channel.bindQueue(names.rejected(), names.rejected(), "");
+  await channel.assertQueue(names.dead(), {
+    durable: true,
+    arguments: { "x-queue-type": "quorum", "x-max-length": options.maxDeadLetters },
+  });
+  await channel.bindQueue(names.dead(), names.dead(), "");
+  await channel.assertQueue(names.master(), { durable: true });
+}
+
+/** The error for a declaration that the broker refused, as something that only its owner can mend. */
+export function topologyError(error: unknown): ConfigError | undefined {
+  const message = messageOf(error);
+  if (!/PRECONDITION[_-]FAILED/.test(message)) return undefined;
+  return new ConfigError(
+    `a queue or exchange exists on the broker with other arguments than Warren's: ${message}. ` +
+      "Remove it there, or use another WARREN_NAMESPACE",
+    { cause: error },
+  );
+}
