@@ -1,11 +1,12 @@
 import { z } from "zod";
+import type { Bus, Handlers, Stop } from "../bus/index.js";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import type { HeartbeatOutcome, Store } from "../store/index.js";
 import { parse } from "./crawl-request.js";
 import type { CrawlService } from "./crawl-service.js";
-import { invalid, RequestError } from "./errors.js";
+import { asCallError, invalid, RequestError } from "./errors.js";
 import type { NodeMonitor } from "./node-monitor.js";
 
 const id = z.string().min(1).max(100);
@@ -45,17 +46,9 @@ export type NodeWelcome = {
 
 export const HEARTBEAT_MS = 2_000;
 
-/** A call as it came off the queue. */
-export type MasterCall = {
-  readonly type: string;
-  readonly args?: unknown;
-  /** As its sender named it, if he did. */
-  readonly messageId?: string;
-};
-
 export type BusCallsParts = {
   readonly masterId: string;
-  readonly bus: { serveMaster(answer: (call: MasterCall) => Promise<unknown>): Promise<() => Promise<void>> };
+  readonly bus: Pick<Bus, "calls">;
   readonly crawls: CrawlService;
   readonly nodes: NodeMonitor;
   readonly store: Store;
@@ -70,14 +63,14 @@ export type BusCallsParts = {
 export class BusCalls implements Service {
   readonly name = "bus calls";
   readonly #parts: BusCallsParts;
-  readonly #answers: Readonly<Record<string, (args: unknown, call: MasterCall) => Promise<unknown>>>;
+  readonly #handlers: Handlers;
 
-  #stopServing: (() => Promise<void>) | undefined;
+  #stopServing: Stop | undefined;
 
   constructor(parts: BusCallsParts) {
     this.#parts = parts;
     const { crawls } = parts;
-    this.#answers = {
+    const answers: Handlers = {
       ping: async () => ({ master: parts.masterId, at: new Date(parts.clock.now()).toISOString() }),
       // A message id is unique by its nature, so a call that comes twice makes one crawl.
       "create-crawl": async (args, { messageId }) =>
@@ -89,35 +82,35 @@ export class BusCalls implements Service {
       "close-crawl": (args) => crawls.close(parse(ofCrawl, args).crawl),
       "add-urls": (args) => {
         const { crawl } = parse(ofCrawl, args);
-        const { crawl: _crawl, ...request } = args as Record<string, unknown>;
+        const { crawl: _crawl, ...request } = args;
         return crawls.addUrls(crawl, request);
       },
       "register-node": (args) => this.#register(args),
       heartbeat: (args) => this.#heartbeat(args),
     };
+    this.#handlers = Object.fromEntries(
+      Object.entries(answers).map(([type, answer]) => [
+        type,
+        async (args, context) => {
+          try {
+            return await answer(args, context);
+          } catch (error) {
+            throw asCallError(error);
+          }
+        },
+      ]),
+    );
   }
 
   async start(): Promise<void> {
-    this.#stopServing = await this.#parts.bus.serveMaster((call) => this.answer(call));
+    const { bus, masterId } = this.#parts;
+    this.#stopServing = await bus.calls.serveMaster(masterId, this.#handlers);
   }
 
   async stop(): Promise<void> {
     const stopServing = this.#stopServing;
     this.#stopServing = undefined;
     await stopServing?.();
-  }
-
-  /** @throws RequestError `invalid` for an unknown type; what the service throws */
-  async answer(call: MasterCall): Promise<unknown> {
-    const answer = Object.hasOwn(this.#answers, call.type) ? this.#answers[call.type] : undefined;
-    if (answer === undefined) {
-      const known = Object.keys(this.#answers).join(", ");
-      throw new RequestError(
-        "invalid",
-        `type: there is no call "${call.type}" to a master; there are ${known}`,
-      );
-    }
-    return answer(call.args ?? {}, call);
   }
 
   async #register(args: unknown): Promise<NodeWelcome> {

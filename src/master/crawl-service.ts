@@ -4,7 +4,7 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import type { NewUrl, SkipReason } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
 import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
-import type { Clock } from "../lib/clock.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
@@ -40,13 +40,15 @@ export type AddedUrls = {
 
 export type CrawlServiceParts = {
   readonly store: Pick<Store, "crawls" | "frontier" | "purge">;
-  readonly bus: Pick<Bus, "events" | "broadcast">;
+  readonly bus: Pick<Bus, "events" | "calls">;
   readonly spiders: SpiderCatalog;
   readonly clock: Clock;
   readonly logger: Logger;
 };
 
 const ADD_BATCH = 1_000;
+/** Longest wait for the broker to take a command to all nodes, in milliseconds. */
+const BROADCAST_WAIT_MS = 1_000;
 const MAX_SEED_CHARACTERS = 1_048_576;
 
 /**
@@ -113,14 +115,11 @@ export class CrawlService {
    * @throws NotFoundError, ConflictError
    */
   async close(id: string): Promise<CrawlView> {
-    const crawl = await this.#change(id, "closed", () => this.#parts.store.crawls.close(id));
-    await this.#parts.bus
-      .broadcast("cancel-crawl", { crawl: id, generation: crawl.generation })
-      .catch((error: unknown) => {
-        this.#parts.logger.warn({ crawl: id, error: messageOf(error) }, "could not tell the workers");
-      });
+    const { generation } = await this.#change(id, "closed", () => this.#parts.store.crawls.close(id));
+    const told = this.#tellNodes("cancel-crawl", { crawl: id, generation });
     await this.#parts.store.frontier.releaseCrawl(id);
     await this.#parts.store.crawls.recount(id);
+    await told;
     return this.get(id);
   }
 
@@ -299,6 +298,20 @@ export class CrawlService {
       throw invalid("name", `the spider "${name}" has no seeds of its own, so it does not say what to crawl`);
     }
     return this.#specOf(parseCrawlRequest({ spider: name, name }));
+  }
+
+  /** Resolves when the broker has it, or soon: whoever closes a crawl is not kept waiting for RabbitMQ. */
+  async #tellNodes(command: string, args: Readonly<Record<string, unknown>>): Promise<void> {
+    const { bus, clock, logger } = this.#parts;
+    const told = bus.calls.broadcast(command, args).catch((error: unknown) => {
+      logger.warn({ command, ...args, error: messageOf(error) }, "could not tell the nodes");
+    });
+    let stopTimer: StopTimer = () => {};
+    const late = new Promise<void>((resolve) => {
+      stopTimer = clock.after(BROADCAST_WAIT_MS, resolve);
+    });
+    await Promise.race([told, late]);
+    stopTimer();
   }
 
   #publish(type: string, crawl: string, data: Readonly<Record<string, unknown>>): void {

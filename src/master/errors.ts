@@ -1,4 +1,5 @@
 import type { ZodError } from "zod";
+import { CALL_ERROR_CODES, CallError } from "../bus/index.js";
 import { WarrenError } from "../lib/errors.js";
 import { CursorError, StoreError } from "../store/index.js";
 
@@ -73,9 +74,17 @@ export function asRequestError(thrown: unknown): RequestError {
     const code = REQUEST_ERROR_CODES.find((known) => known === thrown.code) ?? "internal";
     return new RequestError(code, thrown.message, { cause: thrown });
   }
+  if (thrown instanceof CallError) return new RequestError(thrown.code, thrown.message, { cause: thrown });
   return new RequestError("internal", "something failed here; the log of the master has it", {
     cause: thrown,
   });
+}
+
+/** The same, in the fewer codes that go over AMQP. */
+export function asCallError(thrown: unknown): CallError {
+  const { code, message } = asRequestError(thrown);
+  const known = CALL_ERROR_CODES.find((other) => other === code);
+  return new CallError(known ?? (code === "key-reused" ? "conflict" : "invalid"), message, { cause: thrown });
 }
 
 type Issue = ZodError["issues"][number];

@@ -1,8 +1,6 @@
-import type { BusEvent, Events } from "../bus/index.js";
+import type { BusEvent, EventHandler, Events, Unsubscribe } from "../bus/index.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
-
-export type EventHandler = (events: readonly BusEvent[]) => void;
 
 type Listener = { readonly pattern: string; readonly handler: EventHandler };
 
@@ -15,7 +13,7 @@ export class EventFeed implements Service {
   readonly #events: Events;
   readonly #logger: Logger;
   readonly #listeners = new Set<Listener>();
-  #unsubscribe: (() => Promise<void>) | undefined;
+  #unsubscribe: Unsubscribe | undefined;
 
   constructor(parts: { readonly events: Events; readonly logger: Logger }) {
     this.#events = parts.events;
@@ -23,7 +21,7 @@ export class EventFeed implements Service {
   }
 
   async start(): Promise<void> {
-    this.#unsubscribe = await this.#events.subscribe("#", (events) => this.#deliver(events));
+    this.#unsubscribe = await this.#events.subscribe(["#"], (events) => this.#deliver(events));
   }
 
   async stop(): Promise<void> {

@@ -35,7 +35,12 @@ export function healthRoutes(
   server.get("/healthz", { config: { open: true } }, () => ({ ok: true }));
 
   server.get("/readyz", { config: { open: true } }, async (_request, reply) => {
-    const [amqp, mongodb] = await Promise.all([check(() => bus.ping()), check(() => store.ping())]);
+    const [amqp, mongodb] = await Promise.all([
+      check(async () => {
+        if (!bus.connected) throw new Error("not connected to RabbitMQ");
+      }),
+      check(() => store.ping()),
+    ]);
     const ready = amqp.ok && mongodb.ok;
     reply.header("cache-control", "no-store");
     return reply.code(ready ? 200 : 503).send({ ready, checks: { amqp, mongodb } });

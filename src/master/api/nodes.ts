@@ -48,14 +48,14 @@ export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, 
 
   api.get("/nodes/:id/system", async (request) => {
     const { id } = await find(request.params);
-    return bus.callNode(id, "system-info");
+    return bus.calls.callNode(id, "system-info");
   });
 
   for (const command of ["pause", "resume", "drain", "shutdown"] as const) {
     api.post(`/nodes/:id/${command}`, async (request) => {
       parse(nothing, request.body);
       const { id } = await find(request.params);
-      return { node: id, result: (await bus.callNode(id, command)) ?? null };
+      return { node: id, result: (await bus.calls.callNode(id, command)) ?? null };
     });
   }
 
@@ -63,7 +63,7 @@ export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, 
     const { labels: newLabels, ...settings } = parse(change, request.body);
     const { id } = await find(request.params);
     // The node first: when it is away nothing has changed.
-    if (Object.keys(settings).length > 0) await bus.callNode(id, "set-config", settings);
+    if (Object.keys(settings).length > 0) await bus.calls.callNode(id, "set-config", settings);
     if (newLabels !== undefined) await store.nodes.describe(id, newLabels);
     const node = await find(request.params);
     return viewOf({

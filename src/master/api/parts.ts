@@ -1,3 +1,4 @@
+import type { Bus } from "../../bus/index.js";
 import type { Clock } from "../../lib/clock.js";
 import type { Logger } from "../../lib/logger.js";
 import type { Metrics } from "../../lib/metrics.js";
@@ -7,21 +8,10 @@ import type { EventFeed } from "../event-feed.js";
 import type { NodeMonitor } from "../node-monitor.js";
 import type { SpiderCatalog } from "../spider-catalog.js";
 
-/** Calls to nodes, over the bus. */
-export interface NodeCalls {
-  /**
-   * @returns what the node answered
-   * @throws an error with a `code`: `unavailable` when the node is away, `timeout` when it is silent
-   */
-  callNode(node: string, type: string, args?: Readonly<Record<string, unknown>>): Promise<unknown>;
-  /** Rejects, saying why, unless messages can be sent and taken. */
-  ping(): Promise<void>;
-}
-
 /** What the routes are made of. */
 export type ApiParts = {
   readonly store: Store;
-  readonly bus: NodeCalls;
+  readonly bus: Pick<Bus, "calls" | "connected">;
   readonly crawls: CrawlService;
   readonly nodes: NodeMonitor;
   readonly feed: EventFeed;
