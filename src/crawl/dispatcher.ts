@@ -28,6 +28,11 @@ export type DispatcherOptions = {
   readonly batchSize: number;
   /** Batches under way at once at most. @default 4 */
   readonly batchesAtOnce: number;
+  /**
+   * While much is in flight, batches begin so far apart at least, in milliseconds: marking a few URLs costs
+   * the database nearly as much as marking many. @default 15
+   */
+  readonly gatherMs: number;
   /** URLs read ahead for one crawl on one host at most. @default 64 */
   readonly readAhead: number;
   /** URLs read ahead over all lanes, roughly, at most. @default 20_000 */
@@ -44,6 +49,7 @@ export const DISPATCHER_DEFAULTS: DispatcherOptions = {
   shardCount: 64,
   batchSize: 128,
   batchesAtOnce: 4,
+  gatherMs: 15,
   readAhead: 64,
   readAheadTotal: 20_000,
   readsAtOnce: 16,
@@ -70,6 +76,9 @@ export type DispatcherDeps = {
 
 /** Sources passed over in one look because the frontier is being read as often as it may be. */
 const MAX_UNREAD_LOOKS = 64;
+
+/** URLs in flight from which on dispatches are gathered. */
+const MUCH_IN_FLIGHT = 48;
 
 /** How long a lane that nothing waits for is kept, in milliseconds; above the longest crawl delay obeyed. */
 const QUIET_MS = 90_000;
@@ -119,6 +128,8 @@ export class Dispatcher {
   #window = 0;
   #batchNumber = 0;
   #batches = 0;
+  #lastBatchAt = Number.NEGATIVE_INFINITY;
+  #stopGathering: StopTimer | undefined;
   #reads = 0;
   #buffered = 0;
   #pass = 0;
@@ -346,6 +357,7 @@ export class Dispatcher {
     this.#stopped = true;
     this.#stopTimer?.();
     this.#stopTimer = undefined;
+    this.#stopGathering?.();
     while (this.#batches > 0 || this.#reads > 0) {
       await new Promise<void>((resolve) => this.#settled.push(resolve));
     }
@@ -381,11 +393,12 @@ export class Dispatcher {
   #round(): void {
     if (this.#newLanes.size > 0) this.#loadHostStates();
     this.#openDueLanes();
-    while (this.#batches < this.#options.batchesAtOnce) {
+    while (this.#batches < this.#options.batchesAtOnce && !this.#isGathering()) {
       const room = Math.min(this.#options.batchSize, this.#window - this.#inFlight.size);
       const chosen = room > 0 ? this.#choose(room) : [];
       if (chosen.length === 0) break;
       this.#batches += 1;
+      this.#lastBatchAt = this.#deps.clock.monotonic();
       void this.#dispatch(chosen).finally(() => {
         this.#batches -= 1;
         this.#settle();
@@ -393,6 +406,19 @@ export class Dispatcher {
       });
     }
     this.#armTimer();
+  }
+
+  /** Whether to wait for more before the next batch; it is begun by a timer then. */
+  #isGathering(): boolean {
+    if (this.#inFlight.size < MUCH_IN_FLIGHT) return false;
+    const { clock } = this.#deps;
+    const leftMs = this.#lastBatchAt + this.#options.gatherMs - clock.monotonic();
+    if (leftMs <= 0) return false;
+    this.#stopGathering ??= clock.after(leftMs, () => {
+      this.#stopGathering = undefined;
+      this.#wake();
+    });
+    return true;
   }
 
   /** Up to `room` URLs, in the order of turns; each holds its place in its lane from here on. */

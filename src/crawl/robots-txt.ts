@@ -1,3 +1,5 @@
+import { canonicalUrl } from "./url.js";
+
 /** Longest delay that a site can ask for, in milliseconds. */
 export const MAX_CRAWL_DELAY_MS = 60_000;
 
@@ -54,8 +56,9 @@ export function parseRobots(origin: string, body: string): RobotsTxt {
       const delayMs = Math.min(Number(value) * 1_000, MAX_CRAWL_DELAY_MS);
       if (!(delayMs > 0)) continue;
       for (const group of named) group.crawlDelayMs = Math.max(group.crawlDelayMs, delayMs);
-    } else if (name === "sitemap" && URL.canParse(value, origin)) {
-      sitemaps.push(new URL(value, origin).href);
+    } else if (name === "sitemap") {
+      const sitemap = canonicalUrl(value, origin);
+      if (sitemap !== undefined) sitemaps.push(sitemap.url);
     }
   }
   const prepared = new Map<Group | undefined, RobotsRules>();

@@ -28,6 +28,8 @@ export async function runUntilSignalled(
 ): Promise<void> {
   const { logger } = options;
   const started: Service[] = [];
+  // Timers of services do not keep the process alive; that it is to live is decided here.
+  const keepAlive = setInterval(() => {}, 60_000);
   let signals = 0;
   let signalled: () => void = () => {};
   const signal = new Promise<void>((resolve) => {
@@ -71,6 +73,7 @@ export async function runUntilSignalled(
         logger.error({ err: error, service: service.name }, "could not stop cleanly");
       }
     }
+    clearInterval(keepAlive);
     process.off("SIGTERM", onSignal);
     process.off("SIGINT", onSignal);
   }

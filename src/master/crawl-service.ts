@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { Bus, BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
+import type { CrawlRequest } from "../crawl/crawl-request.js";
 import type { NewUrl, SkipReason } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
 import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
@@ -8,12 +9,7 @@ import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
-import {
-  type CrawlRequest,
-  parseAddUrlsRequest,
-  parseCrawlRequest,
-  type ResourceRequest,
-} from "./crawl-request.js";
+import { parseAddUrlsRequest, parseCrawlRequest, type ResourceRequest } from "./crawl-request.js";
 import { type FieldError, invalid, notFound, RequestError } from "./errors.js";
 import type { SpiderCatalog } from "./spider-catalog.js";
 

@@ -1,0 +1,120 @@
+import { z } from "zod";
+import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness, type Scope } from "./crawl.js";
+
+/** Seeds, or added URLs, in one request at most. */
+export const MAX_URLS_A_REQUEST = 10_000;
+/** Characters of one URL. */
+export const MAX_URL_CHARACTERS = 8_192;
+const MAX_GLOBS = 1_000;
+const MAX_PARAMS_BYTES = 65_536;
+const MAX_PARAMS_DEPTH = 32;
+const DAY_MS = 86_400_000;
+
+/** A URL as it is handed in: looked at more closely by whoever makes it canonical. */
+const url = z
+  .string()
+  .min(1, "must not be empty")
+  .max(MAX_URL_CHARACTERS, `must have at most ${MAX_URL_CHARACTERS} characters`);
+/** Several of them. */
+export const urlList = z.array(url).max(MAX_URLS_A_REQUEST, `must be at most ${MAX_URLS_A_REQUEST} URLs`);
+const globs = z
+  .array(z.string().min(1, "must not be empty").max(2_048, "must have at most 2048 characters"))
+  .max(MAX_GLOBS, `must be at most ${MAX_GLOBS} globs`);
+
+/** A whole number within bounds, with a message that gives them. */
+export function whole(least: number, most: number) {
+  const bounds = `must be from ${least} to ${most}`;
+  return z.int().min(least, bounds).max(most, bounds);
+}
+
+/** 0 (last) to 9 (first). */
+export const priority = whole(0, 9);
+
+const scope = z.union(
+  [z.enum(["host", "domain", "any"]), z.strictObject({ allow: globs.default([]), deny: globs.default([]) })],
+  {
+    error: 'must be "host", "domain", "any" or an object of "allow" and "deny"',
+  },
+);
+
+const limits = z.strictObject({
+  maxDepth: whole(0, 1_000_000).exactOptional(),
+  maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
+  maxDurationMs: whole(1, 3_650 * DAY_MS).exactOptional(),
+  maxBytes: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
+});
+
+const politeness = z.strictObject({
+  delayMs: whole(0, DAY_MS).default(DEFAULT_POLITENESS.delayMs),
+  maxConcurrencyPerHost: whole(1, 1_000).default(DEFAULT_POLITENESS.maxConcurrencyPerHost),
+  obeyRobots: z.boolean().default(DEFAULT_POLITENESS.obeyRobots),
+});
+
+/** Which nodes may take part. */
+const nodes = z.strictObject({
+  mode: z.enum(["any", "selected", "all"]),
+  ids: z.array(z.string().min(1).max(100)).max(1_000).default([]),
+});
+
+const params = z.record(z.string(), z.unknown()).superRefine((value, context) => {
+  if (depthOf(value) > MAX_PARAMS_DEPTH) {
+    context.addIssue({ code: "custom", message: `must not be nested deeper than ${MAX_PARAMS_DEPTH}` });
+  } else if (Buffer.byteLength(JSON.stringify(value)) > MAX_PARAMS_BYTES) {
+    context.addIssue({ code: "custom", message: `must be at most ${MAX_PARAMS_BYTES} bytes of JSON` });
+  } else if (hasNulKey(value)) {
+    context.addIssue({ code: "custom", message: "must not have NUL characters in its members' names" });
+  }
+});
+
+/** The members of a crawl, as they come from outside: in a request, a call, or a configuration file. */
+export const crawlRequest = z.strictObject({
+  name: z
+    .string()
+    .trim()
+    .min(1, "must not be empty")
+    .max(200, "must have at most 200 characters")
+    .exactOptional(),
+  spider: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'")
+    .default("links"),
+  seeds: urlList.default([]),
+  scope: scope.default("host"),
+  limits: limits.default({}),
+  politeness: politeness.default(DEFAULT_POLITENESS),
+  priority: priority.default(5),
+  nodes: nodes.default({ mode: "any", ids: [] }),
+  params: params.default({}),
+});
+
+/** What someone asks of a new crawl, defaults filled in. Its seeds and spider are not yet looked at. */
+export type CrawlRequest = {
+  readonly name?: string;
+  readonly spider: string;
+  readonly seeds: readonly string[];
+  readonly scope: Scope;
+  readonly limits: CrawlLimits;
+  readonly politeness: Politeness;
+  readonly priority: number;
+  readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
+  readonly params: Readonly<Record<string, unknown>>;
+};
+
+/** How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack. */
+function depthOf(value: unknown): number {
+  let depth = 0;
+  let level: unknown[] = [value];
+  while (level.length > 0 && depth <= MAX_PARAMS_DEPTH) {
+    level = level.flatMap((entry) =>
+      typeof entry === "object" && entry !== null ? Object.values(entry) : [],
+    );
+    if (level.length > 0) depth += 1;
+  }
+  return depth;
+}
+
+/** MongoDB keeps no name with a NUL in it. Called when the depth is known to be bounded. */
+function hasNulKey(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return Object.entries(value).some(([key, inner]) => key.includes("\0") || hasNulKey(inner));
+}

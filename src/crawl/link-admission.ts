@@ -1,0 +1,107 @@
+import { LRUCache } from "lru-cache";
+import type { Crawl } from "./crawl.js";
+import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
+import { type CompiledScope, compileScope } from "./scope.js";
+import type { SpiderRequest } from "./spider.js";
+import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "./url.js";
+
+/** The page on which URLs are found. */
+export type FoundOn = { readonly url: string; readonly depth: number };
+
+/**
+ * Decides which of the URLs that a crawl's pages name go to its frontier.
+ *
+ * Most links of a page lead where others led before, so those seen lately are remembered (bounded) and cost
+ * neither a fingerprint nor a write. What is remembered must have been stored: whoever drops links that came
+ * out of here calls `forget`.
+ */
+export class LinkAdmission {
+  readonly #crawl: Crawl;
+  readonly #scope: CompiledScope;
+  /**
+   * Canonical form to the smallest depth at which it was let through: as a page; as a file +0.5, since a
+   * page at that depth says more; as too deep +0.9, since a file says more than that.
+   */
+  readonly #seen: LRUCache<string, number> | undefined;
+
+  /** @param rememberedUrls how many URLs are remembered at most; 0 remembers none */
+  constructor(crawl: Crawl, rememberedUrls: number) {
+    this.#crawl = crawl;
+    this.#scope = compileScope(crawl.scope, crawl.seeds);
+    this.#seen = rememberedUrls > 0 ? new LRUCache({ max: rememberedUrls }) : undefined;
+  }
+
+  forget(): void {
+    this.#seen?.clear();
+  }
+
+  includes(url: CanonicalUrl): boolean {
+    return this.#scope.includes(url);
+  }
+
+  /**
+   * A URL found on a page as it goes to the frontier, perhaps to be recorded as skipped; undefined when it
+   * was let through before, or is not an http(s) URL.
+   * @param resolved the URL in canonical form, if the caller has it
+   */
+  admit(wanted: SpiderRequest, kind: UrlKind, on: FoundOn, resolved?: CanonicalUrl): NewUrl | undefined {
+    const plain = typeof wanted === "string";
+    const target = resolved ?? canonicalUrl(plain ? wanted : wanted.url, on.url);
+    if (target === undefined) return undefined;
+    const depth = on.depth + 1;
+    const request = plain ? undefined : requestOf(wanted);
+    const skip = this.#skipReason(target, kind, depth);
+    const rank = kind === "file" ? depth + 0.5 : skip === "depth" ? depth + 0.9 : depth;
+    if (this.#seen !== undefined && (request?.method === undefined || request.method === "GET")) {
+      const seenAt = this.#seen.get(target.key);
+      if (seenAt !== undefined && seenAt <= rank) return undefined;
+      this.#seen.set(target.key, rank);
+    }
+    return {
+      id: urlId(this.#crawl.id, fingerprint(target.key, request)),
+      crawl: this.#crawl.id,
+      url: target.url,
+      host: target.host,
+      kind,
+      depth,
+      priority: plain ? 5 : (wanted.priority ?? 5),
+      parent: on.url,
+      ...(request !== undefined && { request }),
+      ...(skip !== undefined && { skip }),
+    };
+  }
+
+  /** What a redirect leads to, as a URL of this crawl of its own. */
+  targetOf(target: CanonicalUrl, depth: number, parent: string): NewUrl {
+    return {
+      id: urlId(this.#crawl.id, fingerprint(target.key)),
+      crawl: this.#crawl.id,
+      url: target.url,
+      host: target.host,
+      kind: "page",
+      depth,
+      priority: 5,
+      parent,
+    };
+  }
+
+  #skipReason(url: CanonicalUrl, kind: UrlKind, depth: number): SkipReason | undefined {
+    if (!this.#scope.includes(url)) return "scope";
+    const { maxDepth } = this.#crawl.limits;
+    if (kind === "page" && maxDepth !== undefined && depth > maxDepth) return "depth";
+    return undefined;
+  }
+}
+
+function requestOf(wanted: Exclude<SpiderRequest, string>): UrlRequest | undefined {
+  const { method, headers, body, meta } = wanted;
+  if (method === undefined && headers === undefined && body === undefined && meta === undefined) {
+    return undefined;
+  }
+  return {
+    ...(method !== undefined && { method }),
+    ...(headers !== undefined && { headers }),
+    ...(body !== undefined && { body }),
+    ...(meta !== undefined && { meta }),
+  };
+}

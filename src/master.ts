@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+import { type Config, readConfig, type SettingName } from "./lib/config.js";
+import { withDeadline } from "./lib/deadline.js";
+import { createLogger } from "./lib/logger.js";
+import { main } from "./lib/main.js";
+import { Metrics } from "./lib/metrics.js";
+import { runUntilSignalled } from "./lib/service.js";
+import { VERSION } from "./lib/version.js";
+import { Master } from "./master/master.js";
+
+const PROGRAM = {
+  usage: "node dist/master.js [--port N] [--host ADDRESS] …",
+  about:
+    "A Warren master: the HTTP API, the dashboard and the dispatcher. Any number may run; none is special.",
+  settings: [
+    "amqpUrl",
+    "mongodbUri",
+    "namespace",
+    "host",
+    "port",
+    "apiTokens",
+    "leaseMs",
+    "logLevel",
+    "connectTimeoutMs",
+    "shutdownTimeoutMs",
+  ] as const satisfies readonly SettingName[],
+};
+
+await main(async () => {
+  const config: Config<(typeof PROGRAM.settings)[number]> = readConfig(
+    PROGRAM,
+    process.argv.slice(2),
+    process.env,
+  );
+  const logger = createLogger({ level: config.logLevel, base: { role: "master" } });
+  const metrics = new Metrics();
+  metrics.collectProcessMetrics();
+  const master = new Master(
+    {
+      version: VERSION,
+      amqpUrls: config.amqpUrl,
+      mongodbUri: config.mongodbUri,
+      namespace: config.namespace,
+      host: config.host,
+      port: config.port,
+      tokens: config.apiTokens ?? [],
+      leaseMs: config.leaseMs,
+    },
+    { logger, metrics },
+  );
+  const connecting = withDeadline(master, config.connectTimeoutMs, "RabbitMQ and MongoDB");
+  await runUntilSignalled([connecting], { logger, shutdownTimeoutMs: config.shutdownTimeoutMs });
+});

@@ -1,0 +1,359 @@
+import type { Bus, BusEvent } from "../bus/index.js";
+import type { Crawl, FinishReason } from "../crawl/crawl.js";
+import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
+import { encodeTask, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+import { Loop } from "../lib/loop.js";
+import type { Metrics } from "../lib/metrics.js";
+import type { Service } from "../lib/service.js";
+import type { Store } from "../store/index.js";
+import type { EventFeed } from "./event-feed.js";
+import type { NodeMonitor } from "./node-monitor.js";
+
+export type DispatchServiceOptions = {
+  /** This master's id, unique among all that ever run. */
+  readonly masterId: string;
+  /** How long shards stay leased to a master that is silent, in milliseconds. @default 10_000 */
+  readonly leaseMs: number;
+  /** How often the running crawls are read, in milliseconds; events bring most changes sooner. @default 1_000 */
+  readonly crawlsMs: number;
+  /** How often what is in flight is compared with the frontier, in milliseconds. @default 5_000 */
+  readonly reconcileMs: number;
+  /** Tasks in flight for each task that workers can run at once. @default 3 */
+  readonly windowPerCapacity: number;
+  readonly dispatcher?: Partial<DispatcherOptions>;
+};
+
+const DEFAULTS = { leaseMs: 10_000, crawlsMs: 1_000, reconcileMs: 5_000, windowPerCapacity: 3 };
+
+export type DispatchServiceDeps = {
+  readonly store: Store;
+  readonly bus: Bus;
+  readonly feed: EventFeed;
+  readonly nodes: NodeMonitor;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+};
+
+const RECONCILE_SLICES = 4;
+
+/**
+ * Runs a dispatcher on this master's share of the shards.
+ *
+ * 1. It leases shards: its fair share among the masters that live, renewed three times within a lease. What
+ *    it holds is known with the instant until which that is certain, on a clock that does not jump; past it
+ *    nothing is sent, so a master that slept wakes up harmless.
+ * 2. It feeds the dispatcher: running crawls, the workers' capacity, what was added, what ended.
+ * 3. It ends crawls: when nothing of one waits or runs here it asks the store whether that is so everywhere.
+ * 4. It reconciles now and then, because events may get lost.
+ */
+export class DispatchService implements Service {
+  readonly name = "dispatch service";
+  readonly #options: DispatchServiceOptions;
+  readonly #deps: DispatchServiceDeps;
+  readonly #dispatcher: Dispatcher;
+  readonly #loops: Loop[] = [];
+  readonly #finishing = new Map<string, { again: boolean }>();
+  /** Crawls whose page budget is used up, as far as dispatching here has shown. */
+  readonly #budgetSpent = new Set<string>();
+  #running = new Map<string, Crawl>();
+  readonly #shardCount: number;
+  /** Monotonic instant until which the shards held are certainly ours. */
+  #certainUntil = Number.NEGATIVE_INFINITY;
+  #stopExpiry: StopTimer | undefined;
+  #stopListening: (() => void)[] = [];
+  #reconcileSlice = 0;
+  #isStopped = false;
+
+  constructor(
+    options: Pick<DispatchServiceOptions, "masterId"> & Partial<DispatchServiceOptions>,
+    deps: DispatchServiceDeps,
+  ) {
+    this.#options = { ...DEFAULTS, ...options };
+    this.#deps = deps;
+    const { store, clock, logger, metrics } = deps;
+    this.#shardCount = store.leases.shardCount;
+    this.#dispatcher = new Dispatcher(
+      {
+        id: this.#options.masterId,
+        frontier: store.frontier,
+        hosts: store.hosts,
+        tasks: { send: (tasks) => this.#send(tasks) },
+        budget: store.crawls,
+        clock,
+        logger,
+        onIdle: (crawl) => this.#finishIfOver(crawl),
+        onBudgetSpent: (crawl) => {
+          this.#budgetSpent.add(crawl);
+          this.#finishIfOver(crawl);
+        },
+        onDispatched: (tasks) => {
+          for (const [crawl, dispatched] of countBy(tasks, (task) => task.crawl)) {
+            void store.crawls
+              .count(crawl, { queued: -dispatched, active: dispatched })
+              .catch((error: unknown) => logger.debug({ error: messageOf(error) }, "could not count"));
+          }
+          metrics.dispatchLag.observe(0);
+        },
+      },
+      { shardCount: this.#shardCount, ...this.#options.dispatcher },
+    );
+  }
+
+  async start(): Promise<void> {
+    const { feed, nodes } = this.#deps;
+    const { leaseMs, crawlsMs, reconcileMs } = this.#options;
+    this.#stopListening = [
+      feed.on("task.", (events) => this.#tasksEnded(events)),
+      feed.on("frontier.added", (events) => this.#urlsAdded(events)),
+      feed.on("crawl.", () => this.#loops[1]?.runNow()),
+      nodes.onCapacityChange(() => this.#resize()),
+    ];
+    await this.#readCrawls();
+    this.#loops.push(
+      this.#loop("leases", leaseMs / 3, () => this.#renewLeases()),
+      this.#loop("crawls", crawlsMs, () => this.#readCrawls()),
+      this.#loop("reconciler", reconcileMs, () => this.#reconcile()),
+    );
+    await this.#loops[0]?.runNow();
+  }
+
+  /** Stops dispatching and gives the shards back, so that others need not wait for the lease to end. */
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    for (const stopListening of this.#stopListening) stopListening();
+    await Promise.all(this.#loops.map((loop) => loop.stop()));
+    this.#stopExpiry?.();
+    this.#certainUntil = Number.NEGATIVE_INFINITY;
+    await this.#dispatcher.stop();
+    try {
+      await this.#deps.store.leases.leave(this.#options.masterId);
+    } catch (error) {
+      this.#deps.logger.warn(
+        { error: messageOf(error) },
+        "could not give the shards back; their leases will end",
+      );
+    }
+  }
+
+  /** Why a crawl's next URL on a host waits, as far as this master knows. */
+  waitReason(crawl: string, host: string): string | undefined {
+    return this.#dispatcher.waitReason({ crawl, host });
+  }
+
+  #loop(what: string, everyMs: number, run: () => Promise<void>): Loop {
+    return new Loop(everyMs, this.#deps.clock, async () => {
+      try {
+        await run();
+      } catch (error) {
+        this.#deps.logger.warn(
+          { what, error: messageOf(error) },
+          "dispatching: a step failed and will be tried again",
+        );
+      }
+    });
+  }
+
+  // ---- leases ----
+
+  async #renewLeases(): Promise<void> {
+    const { store, logger } = this.#deps;
+    const { masterId } = this.#options;
+    const { shards: leased, validUntil } = await store.leases.heartbeat(masterId);
+    const live = await store.leases.liveMasters();
+    this.#certainUntil = validUntil;
+    this.#armExpiry();
+    const held = new Map(leased);
+    const lost = this.#dispatcher.heldShards.filter((shard) => !held.has(shard));
+    if (lost.length > 0) {
+      logger.info({ shards: lost.length }, "shards went to another master");
+      this.#dispatcher.drop(lost);
+    }
+    const fairShare = Math.ceil(this.#shardCount / Math.max(1, live.length));
+    const surplus = [...held.keys()].slice(fairShare);
+    if (surplus.length > 0) {
+      this.#dispatcher.drop(surplus);
+      for (const shard of surplus) held.delete(shard);
+      await store.leases.release(masterId, surplus);
+    } else if (held.size < fairShare) {
+      const { shards } = await store.leases.claim(masterId, fairShare - held.size);
+      const claimed = [...shards].filter(([shard]) => !held.has(shard));
+      for (const [shard, epoch] of claimed) held.set(shard, epoch);
+      if (claimed.length > 0) logger.info({ shards: held.size, of: this.#shardCount }, "dispatching");
+    }
+    await this.#dispatcher.hold(held);
+    this.#resize();
+  }
+
+  /** Lets go of everything at the instant at which it may belong to someone else. */
+  #armExpiry(): void {
+    const { clock, logger } = this.#deps;
+    this.#stopExpiry?.();
+    this.#stopExpiry = clock.after(Math.max(0, this.#certainUntil - clock.monotonic()), () => {
+      const held = this.#dispatcher.heldShards;
+      if (held.length === 0) return;
+      logger.warn(
+        { shards: held.length },
+        "leases could not be renewed in time: dispatching nothing until they are",
+      );
+      this.#dispatcher.drop(held);
+    });
+  }
+
+  #resize(): void {
+    const capacity = this.#deps.nodes.capacity();
+    const share = this.#dispatcher.heldShards.length / this.#shardCount;
+    this.#dispatcher.setWindow(Math.ceil(capacity * this.#options.windowPerCapacity * share));
+  }
+
+  // ---- tasks ----
+
+  async #send(tasks: readonly Task[]): Promise<readonly string[]> {
+    const { bus, clock, logger } = this.#deps;
+    if (clock.monotonic() >= this.#certainUntil) return tasks.map((task) => task.id);
+    const outcomes = await bus.tasks.publish(
+      tasks.map((task) => ({
+        body: encodeTask(task),
+        contentType: TASK_CONTENT_TYPE,
+        messageId: task.token,
+      })),
+    );
+    const unsent: string[] = [];
+    outcomes.forEach((outcome, index) => {
+      const task = tasks[index];
+      if (outcome.ok || task === undefined) return;
+      // A message whose fate is unknown may be in the queue: it stays in flight until its end or its deadline.
+      if (outcome.error.code === "PUBLISH_UNKNOWN") return;
+      unsent.push(task.id);
+      logger.warn({ url: task.url, error: outcome.error.message }, "a task could not be sent");
+    });
+    return unsent;
+  }
+
+  #tasksEnded(events: readonly BusEvent[]): void {
+    for (const event of events) {
+      const { end } = event.data;
+      if (isTaskEnd(end)) this.#dispatcher.ended(end);
+    }
+  }
+
+  #urlsAdded(events: readonly BusEvent[]): void {
+    for (const { crawl, data } of events) {
+      if (crawl === undefined || !Array.isArray(data.hosts)) continue;
+      const hosts = data.hosts.filter((host): host is string => typeof host === "string");
+      if (this.#dispatcher.hasCrawl(crawl)) this.#dispatcher.added(crawl, hosts);
+      else void this.#loops[1]?.runNow();
+    }
+  }
+
+  // ---- crawls ----
+
+  async #readCrawls(): Promise<void> {
+    const { store, clock } = this.#deps;
+    const crawls = await store.crawls.running();
+    this.#running = new Map(crawls.map((crawl) => [crawl.id, crawl]));
+    for (const id of this.#budgetSpent) if (!this.#running.has(id)) this.#budgetSpent.delete(id);
+    this.#dispatcher.setCrawls(crawls);
+    const { frontierUrls } = this.#deps.metrics;
+    frontierUrls.set({ state: "queued" }, sum(crawls.map(({ counts }) => counts.queued)));
+    frontierUrls.set({ state: "active" }, sum(crawls.map(({ counts }) => counts.active)));
+    for (const crawl of crawls) {
+      const { maxDurationMs, maxBytes } = crawl.limits;
+      const isOverTime = maxDurationMs !== undefined && clock.now() - crawl.startedAt >= maxDurationMs;
+      const isOverBytes = maxBytes !== undefined && crawl.counts.bytes >= maxBytes;
+      if (isOverTime) await this.#cutCrawl(crawl.id, "maxDurationMs");
+      else if (isOverBytes) await this.#cutCrawl(crawl.id, "maxBytes");
+      if (this.#dispatcher.isIdle(crawl.id)) this.#finishIfOver(crawl.id);
+    }
+  }
+
+  /** Gives up what of a crawl was never tried: one of its limits is reached. */
+  async #cutCrawl(crawl: string, reason: FinishReason): Promise<void> {
+    await this.#deps.store.crawls.cut(crawl, reason);
+    this.#finishIfOver(crawl);
+  }
+
+  /** Asks whether a crawl is over everywhere, and ends it if so; asked again meanwhile, it looks once more. */
+  #finishIfOver(crawl: string): void {
+    const under = this.#finishing.get(crawl);
+    if (under !== undefined) {
+      under.again = true;
+      return;
+    }
+    if (this.#isStopped) return;
+    const state = { again: false };
+    this.#finishing.set(crawl, state);
+    void this.#tryToFinish(crawl)
+      .catch((error: unknown) => {
+        this.#deps.logger.debug({ crawl, error: messageOf(error) }, "could not tell whether a crawl is over");
+      })
+      .finally(() => {
+        this.#finishing.delete(crawl);
+        if (state.again) this.#finishIfOver(crawl);
+      });
+  }
+
+  async #tryToFinish(id: string): Promise<void> {
+    const { store, bus, logger, clock } = this.#deps;
+    if (this.#budgetSpent.has(id) && this.#dispatcher.isIdle(id)) await this.#settleBudget(id);
+    const finished = await store.crawls.finishIfOver(id);
+    if (finished === undefined) return;
+    this.#running.delete(id);
+    this.#dispatcher.setCrawls([...this.#running.values()]);
+    logger.info(
+      { crawl: id, counts: finished.counts, finishReason: finished.finishReason },
+      "crawl finished",
+    );
+    bus.events.publish("crawl.finished", [
+      {
+        type: "crawl.finished",
+        at: new Date(clock.now()).toISOString(),
+        crawl: id,
+        data: { counts: finished.counts, finishReason: finished.finishReason },
+      },
+    ]);
+  }
+
+  /** The page budget is used up, and nothing runs: what of it was not used after all may be used now. */
+  async #settleBudget(id: string): Promise<void> {
+    const { crawls } = this.#deps.store;
+    // Pages that another master reserved a moment ago may not be dispatched yet. Past a lease they cannot be.
+    const holdsAll = this.#dispatcher.heldShards.length === this.#shardCount;
+    const settled = await crawls.settleBudget(id, holdsAll ? 0 : this.#options.leaseMs);
+    if (settled === "wait") return;
+    this.#budgetSpent.delete(id);
+    if (settled === "spent") await crawls.cut(id, "maxPages");
+    else this.#dispatcher.budgetReturned(id);
+  }
+
+  async #reconcile(): Promise<void> {
+    this.#reconcileSlice = (this.#reconcileSlice + 1) % RECONCILE_SLICES;
+    await this.#dispatcher.reconcile([this.#reconcileSlice, RECONCILE_SLICES]);
+  }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+function countBy<T>(values: readonly T[], keyOf: (value: T) => string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const value of values) counts.set(keyOf(value), (counts.get(keyOf(value)) ?? 0) + 1);
+  return counts;
+}
+
+function isTaskEnd(value: unknown): value is TaskEnd {
+  if (typeof value !== "object" || value === null) return false;
+  const end = value as Record<string, unknown>;
+  return (
+    typeof end.id === "string" &&
+    typeof end.crawl === "string" &&
+    typeof end.host === "string" &&
+    typeof end.token === "string" &&
+    Number.isFinite(end.endedAt)
+  );
+}

@@ -1,0 +1,99 @@
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import { Bus } from "../bus/index.js";
+import { type Clock, systemClock } from "../lib/clock.js";
+import type { ApiToken } from "../lib/config.js";
+import type { Logger } from "../lib/logger.js";
+import type { Metrics } from "../lib/metrics.js";
+import type { Service } from "../lib/service.js";
+import { bundledSpiders } from "../spiders/index.js";
+import { Store } from "../store/index.js";
+import { ApiServer } from "./api/server.js";
+import { BusCalls } from "./bus-calls.js";
+import { CrawlService } from "./crawl-service.js";
+import { DispatchService } from "./dispatch-service.js";
+import { EventFeed } from "./event-feed.js";
+import { Janitor } from "./janitor.js";
+import { NodeMonitor } from "./node-monitor.js";
+
+export type MasterOptions = {
+  readonly version: string;
+  readonly amqpUrls: readonly string[];
+  readonly mongodbUri: string;
+  readonly namespace: string;
+  readonly host: string;
+  readonly port: number;
+  readonly tokens: readonly ApiToken[];
+  readonly leaseMs: number;
+};
+
+export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
+
+/**
+ * One master replica: everything it runs, in the order in which it starts and stops. The API comes first, so
+ * that it can say what the master waits for; dispatching comes last, and goes first.
+ */
+export class Master implements Service {
+  readonly name = "master";
+  readonly #logger: Logger;
+  readonly #store: Store;
+  readonly #bus: Bus;
+  readonly #api: ApiServer;
+  readonly #working: readonly Service[];
+  readonly #started: Service[] = [];
+
+  constructor(options: MasterOptions, { logger, metrics }: MasterDeps) {
+    const id = `master-${hostname()}-${process.pid}-${randomBytes(4).toString("hex")}`;
+    this.#logger = logger;
+    const { namespace, leaseMs } = options;
+    const store = new Store({ uri: options.mongodbUri, namespace, leaseTtlMs: leaseMs }, { logger });
+    // Instants that masters and workers compare are read off one clock: the database server's.
+    const clock: Clock = { ...systemClock, now: () => store.serverClock.now() };
+    const identity = { role: "master", id, version: options.version } as const;
+    const bus = new Bus({ urls: options.amqpUrls, namespace, identity }, { logger, clock, metrics });
+    const feed = new EventFeed({ events: bus.events, logger });
+    const spiders = bundledSpiders;
+    const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });
+    const crawls = new CrawlService({ store, bus, spiders, clock, logger });
+    const dispatching = new DispatchService(
+      { masterId: id, leaseMs },
+      { store, bus, feed, nodes, clock, logger, metrics },
+    );
+    const waitReason = (crawl: string, host: string) => dispatching.waitReason(crawl, host);
+    this.#store = store;
+    this.#bus = bus;
+    this.#api = new ApiServer(
+      { host: options.host, port: options.port, tokens: options.tokens },
+      { store, bus, crawls, nodes, feed, spiders, waitReason, metrics, clock, logger },
+    );
+    this.#working = [
+      feed,
+      nodes,
+      new BusCalls({ masterId: id, bus, crawls, nodes, store, clock, logger }),
+      new Janitor({ store, bus, crawls, clock, logger }),
+      dispatching,
+    ];
+  }
+
+  async start(): Promise<void> {
+    await this.#begin(this.#api);
+    await Promise.all([this.#begin(this.#store), this.#begin(this.#bus)]);
+    for (const service of this.#working) await this.#begin(service);
+    this.#logger.info({ url: this.#api.url }, "ready");
+  }
+
+  async stop(): Promise<void> {
+    for (const service of this.#started.splice(0).reverse()) {
+      try {
+        await service.stop();
+      } catch (error) {
+        this.#logger.warn({ err: error, service: service.name }, "could not stop cleanly");
+      }
+    }
+  }
+
+  async #begin(service: Service): Promise<void> {
+    this.#started.push(service);
+    await service.start();
+  }
+}

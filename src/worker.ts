@@ -1,0 +1,140 @@
+#!/usr/bin/env node
+import path from "node:path";
+import { Fetcher } from "./crawl/fetcher.js";
+import { systemClock } from "./lib/clock.js";
+import { type Config, readConfig, type SettingName } from "./lib/config.js";
+import { withDeadline } from "./lib/deadline.js";
+import { createLogger } from "./lib/logger.js";
+import { main } from "./lib/main.js";
+import { Metrics } from "./lib/metrics.js";
+import { runUntilSignalled } from "./lib/service.js";
+import { VERSION } from "./lib/version.js";
+import { ClusterWorker } from "./worker/cluster-worker.js";
+import { nodeIdIn } from "./worker/node-id.js";
+import { ProbeServer } from "./worker/probe-server.js";
+import { spiderCatalog } from "./worker/spider-catalog.js";
+import { ItemWriter, Standalone } from "./worker/standalone.js";
+import { crawlOf } from "./worker/standalone-crawl.js";
+
+const SHARED = [
+  "concurrency",
+  "allowedNetworks",
+  "userAgent",
+  "dataDir",
+  "fetchTimeoutMs",
+  "maxPageBytes",
+  "maxFileBytes",
+  "maxAttempts",
+  "retryDelayMs",
+  "logLevel",
+  "shutdownTimeoutMs",
+] as const satisfies readonly SettingName[];
+
+const PROGRAM = {
+  usage:
+    "node dist/worker.js [--node-id ID] [--concurrency N] …\n" +
+    "       node dist/worker.js --standalone --seed URL… [--spider NAME|FILE] [--output FILE|-] …",
+  about:
+    "A Warren worker: takes tasks from RabbitMQ, fetches, runs spiders, stores what they bring in MongoDB.\n" +
+    "With --standalone, a whole crawl in one process, without either.",
+  settings: [
+    "amqpUrl",
+    "mongodbUri",
+    "namespace",
+    "nodeId",
+    "metricsPort",
+    "connectTimeoutMs",
+    ...SHARED,
+    "standalone",
+    "seed",
+    "spider",
+    "maxDepth",
+    "maxPages",
+    "output",
+    "files",
+    "config",
+  ] as const satisfies readonly SettingName[],
+};
+
+type WorkerConfig = Config<(typeof PROGRAM.settings)[number]>;
+
+await main(async () => {
+  const config = readConfig(PROGRAM, process.argv.slice(2), process.env);
+  if (config.standalone) await runStandalone(config);
+  else await runInCluster(config);
+});
+
+async function runInCluster(config: WorkerConfig): Promise<void> {
+  const nodeId = config.nodeId ?? (await nodeIdIn(config.dataDir));
+  const logger = createLogger({ level: config.logLevel, base: { role: "worker", node: nodeId } });
+  const metrics = new Metrics();
+  metrics.collectProcessMetrics();
+  let requestStop: () => void = () => {};
+  const stopRequested = new Promise<void>((resolve) => {
+    requestStop = resolve;
+  });
+  const worker = new ClusterWorker(
+    {
+      nodeId,
+      version: VERSION,
+      amqpUrls: config.amqpUrl,
+      mongodbUri: config.mongodbUri,
+      namespace: config.namespace,
+      concurrency: config.concurrency,
+      userAgent: config.userAgent,
+      fetcher: fetcherOptions(config),
+      limits: limitsOf(config),
+      shutdownTimeoutMs: config.shutdownTimeoutMs,
+    },
+    { logger, metrics, shutdown: requestStop },
+  );
+  const probes =
+    config.metricsPort === undefined
+      ? []
+      : [new ProbeServer({ port: config.metricsPort }, { metrics, logger, checks: worker.checks })];
+  const connecting = withDeadline(worker, config.connectTimeoutMs, "RabbitMQ and MongoDB");
+  await runUntilSignalled(
+    [...probes, connecting],
+    { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
+    stopRequested,
+  );
+}
+
+async function runStandalone(config: WorkerConfig): Promise<void> {
+  const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
+  const spiders = await spiderCatalog(config.spider);
+  const crawl = await crawlOf(config, spiders);
+  const standalone = new Standalone(
+    {
+      crawl,
+      concurrency: config.concurrency,
+      limits: limitsOf(config),
+      userAgent: config.userAgent,
+      filesFolder: config.files ?? path.join(config.dataDir, "files"),
+    },
+    {
+      fetcher: new Fetcher(fetcherOptions(config)),
+      spiders,
+      items: await ItemWriter.to(config.output),
+      clock: systemClock,
+      logger,
+    },
+  );
+  const finished = standalone.finished.then(({ counts, finishReason }) => {
+    logger.info({ ...counts, finishReason }, "crawl finished");
+  });
+  await runUntilSignalled([standalone], { logger, shutdownTimeoutMs: config.shutdownTimeoutMs }, finished);
+}
+
+function fetcherOptions(config: WorkerConfig) {
+  return {
+    userAgent: config.userAgent,
+    timeoutMs: config.fetchTimeoutMs,
+    allowedNetworks: config.allowedNetworks,
+  };
+}
+
+function limitsOf(config: WorkerConfig) {
+  const { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs } = config;
+  return { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs };
+}

@@ -1,0 +1,210 @@
+import type { TaskResult } from "../crawl/engine.js";
+import type { AddResult, Frontier, NewUrl } from "../crawl/frontier.js";
+import type { ResultSink } from "../crawl/records.js";
+import type { HostState, HostStates } from "../crawl/task.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+
+export type CommitterOptions = {
+  /** Results committed together at most. @default 200 */
+  readonly groupSize: number;
+  /** Longest wait of a result for others to join it, in milliseconds. @default 10 */
+  readonly gatherMs: number;
+  /** Groups under way at once at most. @default 2 */
+  readonly groupsAtOnce: number;
+};
+
+const DEFAULTS: CommitterOptions = { groupSize: 200, gatherMs: 10, groupsAtOnce: 2 };
+
+const NOTHING_ADDED: AddResult = { queued: [], skipped: 0, known: 0 };
+
+/** A result, with whatever its giver wants back when it is stored. */
+export type Commitment<Context> = { readonly result: TaskResult; readonly context: Context };
+
+export type CommittedGroup<Context> = {
+  readonly members: readonly Commitment<Context>[];
+  /** Ids of URLs whose ending was applied; the others' dispatch was no longer the current one. */
+  readonly applied: ReadonlySet<string>;
+  readonly links: AddResult;
+};
+
+export type CommitterDeps<Context> = {
+  readonly frontier: Frontier;
+  readonly results: ResultSink;
+  readonly hosts: HostStates;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Whether no further result is to be expected soon, so that waiting for company is useless. */
+  readonly isIdle: () => boolean;
+  /** Called once a group is stored; what it throws is logged. */
+  readonly onCommitted: (group: CommittedGroup<Context>) => Promise<void>;
+};
+
+/**
+ * Stores what tasks brought, in groups.
+ *
+ * The order inside a group carries the promises: links, pages, items and files first, then the endings, so
+ * that a URL is never done while something of it is missing, and a crawl is never over while links are on
+ * their way. Every step may be repeated, so a group that fails (the database is away) is tried again until
+ * it is stored or the committer is stopped; what is not stored was not acknowledged either.
+ */
+export class Committer<Context> {
+  readonly #deps: CommitterDeps<Context>;
+  readonly #options: CommitterOptions;
+  #waiting: Commitment<Context>[] = [];
+  #groups = 0;
+  #stopGathering: StopTimer | undefined;
+  #isScheduled = false;
+  #isStopped = false;
+  #onEmpty: (() => void)[] = [];
+
+  constructor(deps: CommitterDeps<Context>, options: Partial<CommitterOptions> = {}) {
+    this.#deps = deps;
+    this.#options = { ...DEFAULTS, ...options };
+  }
+
+  /** Results not yet stored. */
+  get size(): number {
+    return this.#waiting.length;
+  }
+
+  add(commitment: Commitment<Context>): void {
+    this.#waiting.push(commitment);
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    // Looked at once everything that happens together has happened.
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.#consider();
+    });
+  }
+
+  /** Stores what waits without waiting for company; resolves when nothing is under way any more. */
+  async flush(): Promise<void> {
+    while (this.#waiting.length > 0 || this.#groups > 0) {
+      if (this.#groups < this.#options.groupsAtOnce && this.#waiting.length > 0) this.#begin();
+      await new Promise<void>((resolve) => this.#onEmpty.push(resolve));
+    }
+  }
+
+  /** Gives up on what cannot be stored now. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#stopGathering?.();
+  }
+
+  #consider(): void {
+    if (this.#isStopped || this.#waiting.length === 0 || this.#groups >= this.#options.groupsAtOnce) return;
+    if (this.#waiting.length >= this.#options.groupSize || this.#deps.isIdle()) {
+      this.#begin();
+      return;
+    }
+    this.#stopGathering ??= this.#deps.clock.after(this.#options.gatherMs, () => {
+      this.#stopGathering = undefined;
+      if (this.#waiting.length > 0 && this.#groups < this.#options.groupsAtOnce) this.#begin();
+    });
+  }
+
+  #begin(): void {
+    this.#stopGathering?.();
+    this.#stopGathering = undefined;
+    const members = this.#waiting.splice(0, this.#options.groupSize);
+    this.#groups += 1;
+    void this.#commit(members).finally(() => {
+      this.#groups -= 1;
+      const waiting = this.#onEmpty;
+      this.#onEmpty = [];
+      for (const resolve of waiting) resolve();
+      this.#consider();
+    });
+  }
+
+  async #commit(members: readonly Commitment<Context>[]): Promise<void> {
+    const { logger, clock, onCommitted } = this.#deps;
+    const progress: { links?: AddResult } = {};
+    for (let failures = 0; ; failures += 1) {
+      try {
+        const group = await this.#store(members, progress);
+        try {
+          await onCommitted({ members, ...group });
+        } catch (error) {
+          logger.error({ err: error }, "results are stored, but what follows a commit failed");
+        }
+        return;
+      } catch (error) {
+        if (this.#isStopped) return;
+        const waitMs = Math.min(5_000, 100 * 2 ** Math.min(failures, 6));
+        logger.warn(
+          { error: messageOf(error), results: members.length, waitMs },
+          "could not store results; trying again",
+        );
+        await new Promise<void>((resolve) => clock.after(waitMs, resolve));
+      }
+    }
+  }
+
+  async #store(
+    members: readonly Commitment<Context>[],
+    progress: { links?: AddResult },
+  ): Promise<{ applied: ReadonlySet<string>; links: AddResult }> {
+    const { frontier, results, hosts } = this.#deps;
+    const pages = members.flatMap(({ result }) => result.pages);
+    const items = members.flatMap(({ result }) => result.items);
+    const files = members.flatMap(({ result }) => result.files);
+    const newLinks = mergeLinks(members);
+    const [links] = await Promise.all([
+      // Kept over failures: a second time they would all be known, and no dispatcher would hear of them.
+      progress.links ?? (newLinks.length > 0 ? frontier.add(newLinks) : NOTHING_ADDED),
+      pages.length + items.length + files.length > 0 ? results.store({ pages, items, files }) : undefined,
+    ]);
+    progress.links = links;
+    const hostStates = mergeHostStates(members);
+    const [applied] = await Promise.all([
+      frontier.commit(members.map(({ result }) => result.ending)),
+      hostStates.length > 0 ? hosts.note(hostStates) : undefined,
+    ]);
+    return { applied, links };
+  }
+}
+
+/** Each URL once: as something to fetch rather than to skip, as a page rather than a file, least deep. */
+function mergeLinks(members: readonly Commitment<unknown>[]): readonly NewUrl[] {
+  const merged = new Map<string, NewUrl>();
+  for (const { result } of members) {
+    for (const link of result.links) {
+      const known = merged.get(link.id);
+      if (known === undefined || isBetter(link, known)) merged.set(link.id, link);
+    }
+  }
+  return [...merged.values()];
+}
+
+function isBetter(link: NewUrl, known: NewUrl): boolean {
+  if ((link.skip === undefined) !== (known.skip === undefined)) return link.skip === undefined;
+  if (link.kind !== known.kind) return link.kind === "page";
+  return link.depth < known.depth;
+}
+
+function mergeHostStates(members: readonly Commitment<unknown>[]): readonly HostState[] {
+  const merged = new Map<string, HostState>();
+  for (const { result } of members) {
+    const { hostState } = result;
+    if (hostState === undefined) continue;
+    const known = merged.get(hostState.host);
+    const lastEndedAt = later(known?.lastEndedAt, hostState.lastEndedAt);
+    const backoffUntil = later(known?.backoffUntil, hostState.backoffUntil);
+    merged.set(hostState.host, {
+      ...known,
+      ...hostState,
+      ...(lastEndedAt !== undefined && { lastEndedAt }),
+      ...(backoffUntil !== undefined && { backoffUntil }),
+    });
+  }
+  return [...merged.values()];
+}
+
+function later(one: number | undefined, other: number | undefined): number | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return Math.max(one, other);
+}

@@ -1,0 +1,134 @@
+import { hostname } from "node:os";
+import { z } from "zod";
+import type { Calls } from "../bus/index.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+import type { Service } from "../lib/service.js";
+import type { TaskLoop } from "./task-loop.js";
+
+export type NodePresenceOptions = {
+  readonly node: string;
+  /** Tells this process from earlier ones with the same id; grows from one to the next. */
+  readonly epoch: number;
+  readonly version: string;
+  /** @default 2_000 */
+  readonly heartbeatMs: number;
+};
+
+export type NodePresenceDeps = {
+  readonly calls: Calls;
+  readonly loop: TaskLoop;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Called with the crawls that a master says are closed. */
+  readonly onClosed: (crawls: readonly string[]) => void;
+};
+
+/**
+ * Makes the node known to the masters and keeps saying that it lives. A heartbeat is a call, so a master that
+ * does not know the node (any more) says so, and the node registers again.
+ */
+export class NodePresence implements Service {
+  readonly name = "node presence";
+  readonly #options: NodePresenceOptions;
+  readonly #deps: NodePresenceDeps;
+  #stopTimer: StopTimer | undefined;
+  #isStopped = false;
+  #isRegistered = false;
+  #beating: Promise<void> | undefined;
+  #failures = 0;
+
+  constructor(options: NodePresenceOptions, deps: NodePresenceDeps) {
+    this.#options = options;
+    this.#deps = deps;
+  }
+
+  /** Does not wait for a master: a worker can do without one for as long as there is work. */
+  async start(): Promise<void> {
+    this.beatNow();
+  }
+
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    this.#stopTimer?.();
+    await this.#beating;
+    if (!this.#isRegistered) return;
+    try {
+      await this.#call("heartbeat", "offline");
+    } catch {
+      // Its silence will tell.
+    }
+  }
+
+  /** Something about the node has changed, or it is time. */
+  beatNow(): void {
+    if (this.#isStopped || this.#beating !== undefined) return;
+    this.#stopTimer?.();
+    this.#beating = this.#beat().finally(() => {
+      this.#beating = undefined;
+      if (this.#isStopped) return;
+      this.#stopTimer = this.#deps.clock.after(this.#options.heartbeatMs, () => this.beatNow());
+    });
+  }
+
+  async #beat(): Promise<void> {
+    try {
+      if (!this.#isRegistered) {
+        const welcome = await this.#call("register-node", this.#status);
+        this.#isRegistered = true;
+        this.#deps.onClosed(closedCrawls(welcome));
+        this.#deps.logger.info("registered");
+      } else {
+        const answer = await this.#call("heartbeat", this.#status);
+        // Known no more: it was silent for long, or the database is a new one.
+        if (outcomeOf(answer) === "unknown") this.#isRegistered = false;
+      }
+      this.#failures = 0;
+    } catch (error) {
+      this.#failures += 1;
+      const level = this.#failures === 3 ? "warn" : "debug";
+      this.#deps.logger[level]({ error: messageOf(error) }, "no master answers; working on without");
+    }
+  }
+
+  get #status(): "online" | "paused" | "draining" {
+    const { loop } = this.#deps;
+    if (loop.isDraining) return "draining";
+    return loop.isPaused ? "paused" : "online";
+  }
+
+  async #call(type: "register-node" | "heartbeat", status: string): Promise<unknown> {
+    const { node, epoch, version } = this.#options;
+    const { loop, calls } = this.#deps;
+    return calls.callMaster(
+      type,
+      {
+        id: node,
+        epoch,
+        version,
+        capacity: loop.concurrency,
+        concurrency: loop.concurrency,
+        active: loop.active,
+        status,
+        host: hostname(),
+        pid: process.pid,
+        rssBytes: process.memoryUsage.rss(),
+      },
+      { timeoutMs: 5_000 },
+    );
+  }
+}
+
+const welcomeSchema = z.object({ closed: z.array(z.object({ id: z.string() })) });
+const outcomeSchema = z.object({ outcome: z.string() });
+
+function closedCrawls(answer: unknown): readonly string[] {
+  const parsed = welcomeSchema.safeParse(answer);
+  return parsed.success ? parsed.data.closed.map(({ id }) => id) : [];
+}
+
+function outcomeOf(answer: unknown): string | undefined {
+  return outcomeSchema.safeParse(answer).data?.outcome;
+}

@@ -1,0 +1,319 @@
+import { createHash, randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { createWriteStream, type WriteStream } from "node:fs";
+import { mkdir, open, rename, rm } from "node:fs/promises";
+import path from "node:path";
+import type { Writable } from "node:stream";
+import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
+import { Dispatcher } from "../crawl/dispatcher.js";
+import { Engine, type SpiderCatalog } from "../crawl/engine.js";
+import type { Fetcher } from "../crawl/fetcher.js";
+import type { NewUrl } from "../crawl/frontier.js";
+import type { TaskLimits } from "../crawl/limits.js";
+import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
+import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
+import { Robots } from "../crawl/robots.js";
+import { handBack, type Task } from "../crawl/task.js";
+import { canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
+import type { Clock } from "../lib/clock.js";
+import { ConfigError } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+import type { Service } from "../lib/service.js";
+import { Committer } from "./committer.js";
+
+const SHARDS = 64;
+
+export type StandaloneOptions = {
+  readonly crawl: Crawl;
+  readonly concurrency: number;
+  readonly limits: Partial<TaskLimits>;
+  readonly userAgent: string;
+  /** Where files go. Made when the first one comes. */
+  readonly filesFolder: string;
+};
+
+export type StandaloneDeps = {
+  readonly fetcher: Fetcher;
+  readonly spiders: SpiderCatalog;
+  readonly items: ItemWriter;
+  readonly clock: Clock;
+  readonly logger: Logger;
+};
+
+/** How a standalone crawl ended. */
+export type StandaloneSummary = { readonly counts: CrawlCounts; readonly finishReason: FinishReason };
+
+/**
+ * The whole crawler in one process: the engine and the dispatcher of the cluster on a frontier in memory.
+ * `finished` resolves when nothing is queued or dispatched any more.
+ */
+export class Standalone implements Service {
+  readonly name = "standalone crawl";
+  readonly finished: Promise<StandaloneSummary>;
+  readonly #options: StandaloneOptions;
+  readonly #deps: StandaloneDeps;
+  readonly #frontier = new MemoryFrontier(SHARDS);
+  readonly #dispatcher: Dispatcher;
+  readonly #engine: Engine;
+  readonly #committer: Committer<undefined>;
+  readonly #stopping = new AbortController();
+  readonly #waiting: Task[] = [];
+  readonly #totals = { items: 0, files: 0, bytes: 0 };
+  #active = 0;
+  #pagesLeft: number;
+  #finishReason: FinishReason = "completed";
+  #finish: (summary: StandaloneSummary) => void = () => {};
+
+  constructor(options: StandaloneOptions, deps: StandaloneDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    const { crawl } = options;
+    const { clock, logger, fetcher, spiders } = deps;
+    const { userAgent } = options;
+    this.#pagesLeft = crawl.limits.maxPages ?? Number.POSITIVE_INFINITY;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    const hosts = new MemoryHostStates();
+    this.#engine = new Engine(
+      {
+        fetcher,
+        robots: new Robots({ fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger }),
+        files: new FolderFileStore(options.filesFolder),
+        spiders,
+        claims: this.#frontier,
+        clock,
+        logger,
+        node: "standalone",
+      },
+      options.limits,
+    );
+    this.#dispatcher = new Dispatcher({
+      id: "standalone",
+      frontier: this.#frontier,
+      hosts,
+      tasks: { send: async (tasks) => this.#take(tasks) },
+      budget: { reserve: async (_, pages) => this.#reserve(pages) },
+      clock,
+      logger,
+      onIdle: () => this.#checkOver(),
+      onBudgetSpent: () => this.#cut("maxPages"),
+    });
+    this.#committer = new Committer<undefined>(
+      {
+        frontier: this.#frontier,
+        results: deps.items,
+        hosts,
+        clock,
+        logger,
+        isIdle: () => true,
+        onCommitted: async ({ members, links }) => {
+          const hostsAdded = new Set(links.queued.map((url) => url.host));
+          if (hostsAdded.size > 0) this.#dispatcher.added(crawl.id, hostsAdded);
+          for (const { result } of members) {
+            this.#totals.items += result.items.length;
+            this.#totals.files += result.files.length;
+            for (const page of result.pages) this.#totals.bytes += page.bytes;
+            this.#dispatcher.ended(result.end);
+          }
+          if (this.#totals.bytes >= (crawl.limits.maxBytes ?? Number.POSITIVE_INFINITY))
+            this.#cut("maxBytes");
+        },
+      },
+      { groupsAtOnce: 1 },
+    );
+  }
+
+  /** @throws ConfigError when a seed is no http(s) URL */
+  async start(): Promise<void> {
+    const { crawl, concurrency } = this.#options;
+    const seeds = crawl.seeds.map((seed): NewUrl => {
+      const url = canonicalUrl(seed);
+      if (url === undefined) throw new ConfigError(`--seed must be an absolute http(s) URL, not "${seed}"`);
+      return {
+        id: urlId(crawl.id, fingerprint(url.key)),
+        crawl: crawl.id,
+        url: url.url,
+        host: url.host,
+        kind: "page",
+        depth: 0,
+        priority: 5,
+      };
+    });
+    await this.#frontier.add(seeds);
+    this.#dispatcher.setWindow(concurrency * 2);
+    this.#dispatcher.setCrawls([crawl]);
+    await this.#dispatcher.hold(new Map(Array.from({ length: SHARDS }, (_, shard) => [shard, 1])));
+    const { maxDurationMs } = crawl.limits;
+    if (maxDurationMs !== undefined) this.#deps.clock.after(maxDurationMs, () => this.#cut("maxDurationMs"));
+  }
+
+  async stop(): Promise<void> {
+    await this.#dispatcher.stop();
+    this.#waiting.length = 0;
+    this.#stopping.abort();
+    await this.#committer.flush();
+    await this.#deps.items.close();
+    await this.#deps.fetcher.close();
+  }
+
+  get counts(): CrawlCounts {
+    return { ...this.#frontier.counts, ...this.#totals };
+  }
+
+  #reserve(pages: number): number {
+    const granted = Math.min(pages, this.#pagesLeft);
+    this.#pagesLeft -= granted;
+    return granted;
+  }
+
+  #take(tasks: readonly Task[]): readonly string[] {
+    this.#waiting.push(...tasks);
+    this.#fill();
+    return [];
+  }
+
+  #fill(): void {
+    while (this.#active < this.#options.concurrency) {
+      const task = this.#waiting.shift();
+      if (task === undefined) return;
+      this.#active += 1;
+      void this.#run(task).finally(() => {
+        this.#active -= 1;
+        this.#fill();
+      });
+    }
+  }
+
+  async #run(task: Task): Promise<void> {
+    const { clock, logger } = this.#deps;
+    try {
+      const result = await this.#engine.run(task, this.#options.crawl, this.#stopping.signal);
+      if (result !== undefined) this.#committer.add({ result, context: undefined });
+    } catch (error) {
+      logger.error({ err: error, url: task.url }, "a task failed in a way that was not foreseen");
+      const now = clock.now();
+      const back = handBack(task, "internal error", now, now + 1_000);
+      const ending = { ...back.ending, attempts: task.attempts + 1 };
+      const nothing = { pages: [], items: [], files: [], links: [] };
+      this.#committer.add({ result: { ...back, ending, ...nothing }, context: undefined });
+    }
+  }
+
+  /** A limit was reached: what waits and was never tried is given up; what runs ends as it would. */
+  #cut(reason: FinishReason): void {
+    if (this.#finishReason === "completed") this.#finishReason = reason;
+    this.#pagesLeft = 0;
+    this.#frontier.skipQueued(this.#options.crawl.id, "limit");
+    this.#dispatcher.budgetReturned(this.#options.crawl.id);
+    setImmediate(() => this.#checkOver());
+  }
+
+  #checkOver(): void {
+    const { queued, active } = this.counts;
+    if (queued === 0 && active === 0 && this.#committer.size === 0) {
+      this.#finish({ counts: this.counts, finishReason: this.#finishReason });
+    } else if (this.#finishReason !== "completed" && queued > 0) {
+      this.#frontier.skipQueued(this.#options.crawl.id, "limit");
+      if (this.counts.queued < queued) setImmediate(() => this.#checkOver());
+    }
+  }
+}
+
+/** Items as NDJSON, one a line, to a stream; waits when the stream is full. */
+export class ItemWriter implements ResultSink {
+  readonly #stream: Writable;
+  readonly #ownsStream: boolean;
+
+  constructor(stream: Writable, ownsStream: boolean) {
+    this.#stream = stream;
+    this.#ownsStream = ownsStream;
+  }
+
+  /** @param target a path, or `-` for standard output */
+  static async to(target: string): Promise<ItemWriter> {
+    if (target === "-") return new ItemWriter(process.stdout, false);
+    const stream: WriteStream = createWriteStream(target);
+    try {
+      await once(stream, "open");
+    } catch (error) {
+      throw new ConfigError(`--output: cannot write ${target}`, { cause: error });
+    }
+    return new ItemWriter(stream, true);
+  }
+
+  async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
+    if (results.items.length === 0) return;
+    const lines = results.items.map((item) => {
+      const { at, ...rest } = item;
+      return `${JSON.stringify({ ...rest, at: new Date(at).toISOString() })}\n`;
+    });
+    if (!this.#stream.write(lines.join(""))) await once(this.#stream, "drain");
+  }
+
+  async close(): Promise<void> {
+    if (!this.#ownsStream) return;
+    this.#stream.end();
+    await once(this.#stream, "close");
+  }
+}
+
+/** Files in a folder of the disk, named by their content's checksum. */
+export class FolderFileStore implements FileStore {
+  readonly #folder: string;
+  /** How often each content was saved: the same bytes may come from several URLs. */
+  readonly #saved = new Map<string, number>();
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  async save(
+    body: AsyncIterable<Uint8Array>,
+    about: { name: string; contentType: string },
+  ): Promise<StoredContent> {
+    await mkdir(this.#folder, { recursive: true });
+    const unfinished = path.join(this.#folder, `.${randomUUID()}`);
+    const hash = createHash("sha256");
+    let bytes = 0;
+    try {
+      const file = await open(unfinished, "wx");
+      try {
+        for await (const chunk of body) {
+          hash.update(chunk);
+          bytes += chunk.length;
+          await file.write(chunk);
+        }
+      } finally {
+        await file.close();
+      }
+      const sha256 = hash.digest("hex");
+      // Same content, same name: stored once. The end of the name tells people what it is.
+      const contentId = `${sha256.slice(0, 16)}-${about.name}`;
+      await rename(unfinished, path.join(this.#folder, contentId));
+      this.#saved.set(contentId, (this.#saved.get(contentId) ?? 0) + 1);
+      return { contentId, bytes, sha256 };
+    } catch (error) {
+      await rm(unfinished, { force: true });
+      throw error;
+    }
+  }
+
+  async discard(contentId: string): Promise<void> {
+    const left = (this.#saved.get(contentId) ?? 0) - 1;
+    this.#saved.set(contentId, left);
+    if (left <= 0) await rm(path.join(this.#folder, path.basename(contentId)), { force: true });
+  }
+}
+
+class MemoryRobotsStore implements RobotsStore {
+  readonly #records = new Map<string, RobotsRecord>();
+
+  async get(origin: string): Promise<RobotsRecord | undefined> {
+    return this.#records.get(origin);
+  }
+
+  async put(record: RobotsRecord): Promise<void> {
+    this.#records.set(record.origin, record);
+  }
+}

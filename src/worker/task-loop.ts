@@ -1,0 +1,345 @@
+import type { Consumer, TaskDelivery, WorkQueue } from "../bus/index.js";
+import type { Crawl } from "../crawl/crawl.js";
+import type { Engine, TaskResult } from "../crawl/engine.js";
+import type { FailReason } from "../crawl/frontier.js";
+import { decodeTask, handBack, TASK_CONTENT_TYPE, type Task } from "../crawl/task.js";
+import type { Clock } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
+import type { Logger } from "../lib/logger.js";
+import type { Metrics } from "../lib/metrics.js";
+import type { Service } from "../lib/service.js";
+import type { Committer } from "./committer.js";
+import type { CrawlView } from "./crawl-view.js";
+
+/** What a result carries to its commit: the task it came from and the message to acknowledge. */
+export type TaskContext = { readonly task: Task; readonly delivery: TaskDelivery };
+
+export type TaskLoopOptions = {
+  /** Tasks that run at once. */
+  readonly concurrency: number;
+  /** Longest time for one task, in milliseconds. @default 120_000 */
+  readonly taskTimeoutMs: number;
+};
+
+export type TaskLoopDeps = {
+  readonly queue: WorkQueue;
+  readonly engine: Engine;
+  readonly crawls: CrawlView;
+  readonly committer: Committer<TaskContext>;
+  /** Takes the messages that the dispatcher did not send. */
+  readonly external: { admit(delivery: TaskDelivery): void; flush(): Promise<void> };
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly onStarted: (task: Task) => void;
+  /** Called with messages that are none of ours and cannot be read. */
+  readonly onGarbage: (delivery: TaskDelivery) => void;
+};
+
+type Running = { readonly task: Task; readonly delivery: TaskDelivery; readonly abort: AbortController };
+
+/** Messages taken beyond those that run: what is being committed, and a little in hand. */
+const HEADROOM = 16;
+
+/**
+ * The life of a message.
+ *
+ * 1. It is taken: `prefetch` bounds how many, the rest of the window stays in the broker for other workers.
+ * 2. A task from outside goes to admission. A dispatched one is checked: too late, dispatched by a master
+ *    that had lost the shard, delivered before (its first worker died, so its host's delay must run again),
+ *    or its crawl no longer running: then it goes back to the frontier untried.
+ * 3. It waits for a free place, is checked against its crawl again, and runs.
+ * 4. What it brought is committed in a group, and only then is the message acknowledged.
+ *
+ * When the connection is lost the broker gives the messages to others, so what runs here is aborted: nothing
+ * is fetched twice at the same time.
+ */
+export class TaskLoop implements Service {
+  readonly name = "task loop";
+  readonly #deps: TaskLoopDeps;
+  #options: TaskLoopOptions;
+  #consumer: Consumer | undefined;
+  readonly #waiting: { task: Task; delivery: TaskDelivery }[] = [];
+  readonly #running = new Map<TaskDelivery, Running>();
+  readonly #watched = new WeakSet<AbortSignal>();
+  #checking = 0;
+  #isPaused = false;
+  #isDraining = false;
+  #isStopping = false;
+  #onQuiet: (() => void)[] = [];
+
+  constructor(deps: TaskLoopDeps, options: Partial<TaskLoopOptions> & Pick<TaskLoopOptions, "concurrency">) {
+    this.#deps = deps;
+    this.#options = { taskTimeoutMs: 120_000, ...options };
+  }
+
+  async start(): Promise<void> {
+    this.#consumer = await this.#deps.queue.consume({ prefetch: this.#prefetch }, (delivery) =>
+      this.#receive(delivery),
+    );
+  }
+
+  /** Takes no more, gives back what has not begun, lets what runs end, and stores it. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    await this.#consumer?.stop();
+    for (const { task, delivery } of this.#waiting.splice(0))
+      this.#giveBack(task, delivery, "worker stopping");
+    while (this.#running.size > 0 || this.#checking > 0) {
+      await new Promise<void>((resolve) => this.#onQuiet.push(resolve));
+    }
+    await this.#deps.external.flush();
+    await this.#deps.committer.flush();
+    this.#deps.committer.stop();
+  }
+
+  /** Takes no more tasks until `resume`; what runs goes on. */
+  async pause(): Promise<void> {
+    this.#isPaused = true;
+    await this.#consumer?.pause();
+    for (const { task, delivery } of this.#waiting.splice(0)) this.#giveBack(task, delivery, "worker paused");
+  }
+
+  /** Takes no more tasks until `resume`, because the node is to be emptied. */
+  async drain(): Promise<void> {
+    this.#isDraining = true;
+    await this.pause();
+  }
+
+  async resume(): Promise<void> {
+    this.#isPaused = false;
+    this.#isDraining = false;
+    await this.#consumer?.resume();
+    this.#fill();
+  }
+
+  async setConcurrency(concurrency: number): Promise<void> {
+    this.#options = { ...this.#options, concurrency };
+    await this.#consumer?.setPrefetch(this.#prefetch);
+    this.#fill();
+  }
+
+  get concurrency(): number {
+    return this.#options.concurrency;
+  }
+
+  get isDraining(): boolean {
+    return this.#isDraining;
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  /** Tasks that run now. */
+  get active(): number {
+    return this.#running.size;
+  }
+
+  get tasks(): readonly Task[] {
+    return [...this.#running.values()].map(({ task }) => task);
+  }
+
+  /** Whether nothing runs or waits here, so that no result is to be expected soon. */
+  get isIdle(): boolean {
+    return this.#running.size === 0 && this.#checking === 0;
+  }
+
+  /**
+   * Stops everything of a crawl here and gives it back to the frontier.
+   * @returns how many fetches were aborted and how many tasks had not begun
+   */
+  cancelCrawl(crawl: string): { aborted: number; dropped: number } {
+    this.#deps.crawls.invalidate(crawl);
+    let aborted = 0;
+    for (const { task, abort } of this.#running.values()) {
+      if (task.crawl !== crawl) continue;
+      abort.abort();
+      aborted += 1;
+    }
+    const kept = this.#waiting.filter(({ task }) => task.crawl !== crawl);
+    const dropped = this.#waiting.filter(({ task }) => task.crawl === crawl);
+    this.#waiting.splice(0, this.#waiting.length, ...kept);
+    for (const { task, delivery } of dropped) this.#giveBack(task, delivery, "crawl cancelled on this node");
+    return { aborted, dropped: dropped.length };
+  }
+
+  /** Aborts one task, by its URL's id, and gives it back to the frontier. @returns whether it ran here */
+  cancelTask(id: string): boolean {
+    let found = false;
+    for (const { task, abort } of this.#running.values()) {
+      if (task.id !== id) continue;
+      abort.abort();
+      found = true;
+    }
+    return found;
+  }
+
+  get #prefetch(): number {
+    return this.#options.concurrency * 2 + HEADROOM;
+  }
+
+  #receive(delivery: TaskDelivery): void {
+    if (delivery.contentType !== TASK_CONTENT_TYPE) {
+      this.#deps.external.admit(delivery);
+      return;
+    }
+    const task = decodeTask(delivery.body);
+    if (task === undefined) {
+      this.#deps.onGarbage(delivery);
+      return;
+    }
+    this.#watch(delivery.signal);
+    const refusal = this.#refusal(task, delivery);
+    if (refusal !== undefined) {
+      this.#giveBack(task, delivery, refusal);
+      return;
+    }
+    this.#waiting.push({ task, delivery });
+    this.#fill();
+  }
+
+  #refusal(task: Task, delivery: TaskDelivery): string | undefined {
+    const { clock, crawls } = this.#deps;
+    if (delivery.redelivered) return "delivered before, to a worker that did not acknowledge it";
+    if (clock.now() > task.notAfter) return "waited too long to begin";
+    if (crawls.isStale(task.shard, task.epoch, task.dispatchedAt))
+      return "dispatched under a lease that had ended";
+    if (this.#isStopping) return "worker stopping";
+    if (this.#isPaused) return "worker paused";
+    return undefined;
+  }
+
+  #fill(): void {
+    while (this.#running.size + this.#checking < this.#options.concurrency && !this.#isPaused) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      const crawl = this.#deps.crawls.peek(next.task.crawl);
+      if (crawl !== undefined) this.#begin(next.task, next.delivery, crawl);
+      else void this.#beginLater(next.task, next.delivery);
+    }
+  }
+
+  async #beginLater(task: Task, delivery: TaskDelivery): Promise<void> {
+    this.#checking += 1;
+    try {
+      const crawl = await this.#deps.crawls.load(task.crawl);
+      this.#checking -= 1;
+      if (crawl !== undefined) this.#begin(task, delivery, crawl);
+      else this.#giveBack(task, delivery, "its crawl is gone");
+    } catch (error) {
+      this.#checking -= 1;
+      this.#deps.logger.debug({ crawl: task.crawl, error: messageOf(error) }, "could not look at a crawl");
+      this.#giveBack(task, delivery, "its crawl could not be looked at");
+    } finally {
+      this.#fill();
+      this.#announceQuiet();
+    }
+  }
+
+  #begin(task: Task, delivery: TaskDelivery, crawl: Crawl): void {
+    if (delivery.signal.aborted) return;
+    if (crawl.status !== "running" || crawl.generation !== task.generation) {
+      this.#giveBack(task, delivery, `its crawl is ${crawl.status}`);
+      return;
+    }
+    if (this.#deps.clock.now() > task.notAfter) {
+      this.#giveBack(task, delivery, "waited too long to begin");
+      return;
+    }
+    const abort = new AbortController();
+    this.#running.set(delivery, { task, delivery, abort });
+    this.#deps.metrics.tasksActive.set(this.#running.size);
+    this.#deps.onStarted(task);
+    void this.#run(task, delivery, crawl, abort);
+  }
+
+  async #run(task: Task, delivery: TaskDelivery, crawl: Crawl, abort: AbortController): Promise<void> {
+    const { engine, committer, clock, logger, metrics } = this.#deps;
+    const { taskTimeoutMs } = this.#options;
+    let tookTooLong = false;
+    const stopTimer = clock.after(taskTimeoutMs, () => {
+      tookTooLong = true;
+      abort.abort();
+    });
+    let result: TaskResult | undefined;
+    try {
+      result = await engine.run(task, crawl, abort.signal);
+      if (tookTooLong) {
+        result = failedAttempt(
+          task,
+          "timeout",
+          `the task did not end within ${taskTimeoutMs} ms`,
+          clock.now(),
+        );
+      }
+    } catch (error) {
+      // Not a page's fault but ours; it counts as an attempt so that it cannot go on for ever.
+      logger.error({ err: error, url: task.url }, "a task failed in a way that was not foreseen");
+      result = failedAttempt(task, "spider-error", messageOf(error), clock.now());
+    } finally {
+      stopTimer();
+      this.#running.delete(delivery);
+      metrics.tasksActive.set(this.#running.size);
+    }
+    if (result !== undefined) committer.add({ result, context: { task, delivery } });
+    else if (!delivery.signal.aborted) this.#giveBack(task, delivery, "aborted");
+    this.#fill();
+    this.#announceQuiet();
+  }
+
+  /** Back to the frontier untried: the state is written and the message acknowledged with the next group. */
+  #giveBack(task: Task, delivery: TaskDelivery, reason: string): void {
+    const { clock, committer } = this.#deps;
+    const now = clock.now();
+    const nothing = { pages: [], items: [], files: [], links: [] };
+    committer.add({
+      result: {
+        ...handBack(task, reason, now),
+        ...nothing,
+        ...(task.delayMs > 0 && { hostState: { host: task.host, lastEndedAt: now } }),
+      },
+      context: { task, delivery },
+    });
+  }
+
+  /** Aborts what runs for a channel when the channel is lost. */
+  #watch(signal: AbortSignal): void {
+    if (this.#watched.has(signal)) return;
+    this.#watched.add(signal);
+    signal.addEventListener(
+      "abort",
+      () => {
+        for (const running of this.#running.values()) {
+          if (running.delivery.signal === signal) running.abort.abort();
+        }
+        const kept = this.#waiting.filter(({ delivery }) => delivery.signal !== signal);
+        this.#waiting.splice(0, this.#waiting.length, ...kept);
+      },
+      { once: true },
+    );
+  }
+
+  #announceQuiet(): void {
+    if (this.#running.size > 0 || this.#checking > 0) return;
+    const waiting = this.#onQuiet;
+    this.#onQuiet = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+/** Attempts after which a task that fails in an unforeseen way is given up. */
+const MAX_FAILED_ATTEMPTS = 3;
+
+function failedAttempt(task: Task, reason: FailReason, error: string, now: number): TaskResult {
+  const nothing = { pages: [], items: [], files: [], links: [] };
+  const back = handBack(task, error, now, now + 1_000);
+  const attempts = task.attempts + 1;
+  if (attempts < MAX_FAILED_ATTEMPTS) return { ...back, ending: { ...back.ending, attempts }, ...nothing };
+  const { id, crawl, host, token } = task;
+  return {
+    ending: { id, crawl, token, attempts, state: "failed", reason, error, items: 0, files: 0 },
+    end: { id, crawl, host, token, endedAt: now },
+    ...nothing,
+  };
+}

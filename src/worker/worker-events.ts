@@ -1,0 +1,105 @@
+import type { BusEvent, Events } from "../bus/index.js";
+import type { TaskResult } from "../crawl/engine.js";
+import type { Task } from "../crawl/task.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
+import type { CommittedGroup } from "./committer.js";
+
+type Group = CommittedGroup<{ readonly task: Task }>;
+
+const KEY_OF = {
+  done: "task.completed",
+  failed: "task.failed",
+  skipped: "task.skipped",
+  queued: "task.requeued",
+} as const;
+
+/** How long starts are gathered before they are told, in milliseconds. */
+const STARTS_GATHER_MS = 50;
+
+/** Tells everyone what happened to tasks: one message for many, each kind under its own key. */
+export class WorkerEvents {
+  readonly #events: Events;
+  readonly #node: string;
+  readonly #clock: Clock;
+  #started: BusEvent[] = [];
+  #stopTimer: StopTimer | undefined;
+
+  constructor(events: Events, node: string, clock: Clock) {
+    this.#events = events;
+    this.#node = node;
+    this.#clock = clock;
+  }
+
+  started(task: Task): void {
+    this.#started.push({
+      type: "task.started",
+      at: this.#now(),
+      crawl: task.crawl,
+      node: this.#node,
+      data: { id: task.id, url: task.url, attempt: task.attempts + 1 },
+    });
+    this.#stopTimer ??= this.#clock.after(STARTS_GATHER_MS, () => this.flush());
+  }
+
+  /** Told first what was found and then what ended, so that no dispatcher takes a crawl to be over too soon. */
+  committed(group: Group): void {
+    this.flush();
+    const hostsByCrawl = new Map<string, Set<string>>();
+    for (const { crawl, host } of group.links.queued) {
+      const hosts = hostsByCrawl.get(crawl);
+      if (hosts === undefined) hostsByCrawl.set(crawl, new Set([host]));
+      else hosts.add(host);
+    }
+    this.added(hostsByCrawl);
+    const byKey = new Map<string, BusEvent[]>();
+    for (const { result, context } of group.members) {
+      const key = KEY_OF[result.ending.state];
+      const event = this.#ended(key, result, context.task);
+      const others = byKey.get(key);
+      if (others === undefined) byKey.set(key, [event]);
+      else others.push(event);
+    }
+    for (const [key, events] of byKey) this.#events.publish(key, events);
+  }
+
+  /** URLs were queued on these hosts, by crawl. */
+  added(hostsByCrawl: ReadonlyMap<string, ReadonlySet<string>>): void {
+    if (hostsByCrawl.size === 0) return;
+    const events: BusEvent[] = [];
+    for (const [crawl, hosts] of hostsByCrawl) {
+      const data = { hosts: [...hosts] };
+      events.push({ type: "frontier.added", at: this.#now(), crawl, node: this.#node, data });
+    }
+    this.#events.publish("frontier.added", events);
+  }
+
+  flush(): void {
+    this.#stopTimer?.();
+    this.#stopTimer = undefined;
+    if (this.#started.length === 0) return;
+    this.#events.publish("task.started", this.#started);
+    this.#started = [];
+  }
+
+  #ended(type: string, result: TaskResult, task: Task): BusEvent {
+    const { ending, end, items, files } = result;
+    return {
+      type,
+      at: this.#now(),
+      crawl: task.crawl,
+      node: this.#node,
+      data: {
+        url: task.url,
+        ...(ending.statusCode !== undefined && { statusCode: ending.statusCode }),
+        ...(ending.reason !== undefined && { reason: ending.reason }),
+        ...(items.length > 0 && { items: items.length }),
+        ...(files.length > 0 && { files: files.length }),
+        end,
+      },
+    };
+  }
+
+  #now(): string {
+    return new Date(this.#clock.now()).toISOString();
+  }
+}
