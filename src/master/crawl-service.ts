@@ -351,7 +351,10 @@ function canonicalUrls(texts: readonly string[], member: string): readonly Canon
     if (url !== undefined) {
       if (!byKey.has(url.key)) byKey.set(url.key, url);
     } else if (faults.length < 100) {
-      faults.push({ field: `${member}.${index}`, message: "must be an absolute http or https URL" });
+      faults.push({
+        field: `${member}.${index}`,
+        message: "must be an absolute http or https URL, without user name or password",
+      });
     }
   }
   const [first] = faults;
