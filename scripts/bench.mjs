@@ -1,0 +1,178 @@
+#!/usr/bin/env node
+/** `npm run bench -- crawl`: see docs/performance.md. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { cpus } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { benchCrawls, NEEDS_SERVERS, VARIANTS } from "../bench/crawl-bench.mjs";
+import { judge, summarize, tablesOf } from "../bench/crawl-report.mjs";
+
+const ROOT = path.resolve(import.meta.dirname, "..");
+const GROWTH = 10;
+
+const USAGE = `Usage: npm run bench -- crawl [flags]
+
+Crawls a synthetic site on loopback in several ways, in turns, and compares them.
+
+  --pages N        pages of the site, 50 or more [5000]
+  --rounds N       how often everything is run; medians count [3]
+  --only NAMES     floor (floor1, floor2), standalone, cluster1, cluster2 [all]
+  --growth         two sizes, N and ${GROWTH} times N pages; of cluster2 unless --only says otherwise
+  --profile DIR    write CPU profiles of all processes of ours to DIR (for bench/top-of-profile.mjs)
+  --json FILE      where the numbers go [.warren/bench/crawl.json]
+  --docs           put the tables into docs/performance.md
+  --dist FOLDER    a compiled program other than dist/, taken as it is
+
+RabbitMQ and MongoDB are those of AMQP_URL and MONGODB_URI, else private ones are started.
+`;
+
+class UsageError extends Error {}
+
+process.exitCode = await main().catch((error) => {
+  if (error instanceof UsageError) {
+    console.error(error.message);
+    return 2;
+  }
+  console.error(error);
+  return 1;
+});
+
+async function main() {
+  const options = readOptions(process.argv.slice(2));
+  if (options === undefined) {
+    console.log(USAGE);
+    return 0;
+  }
+  if (options.dist === undefined) build();
+  const stopping = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"]) {
+    process.on(name, () => {
+      // The second time there is no cleaning up; on exit every process of ours is killed all the same.
+      if (stopping.signal.aborted) process.exit(1);
+      console.error(`\n${name}: stopping`);
+      stopping.abort(new Error(`stopped by ${name}`));
+    });
+  }
+  const needsServers = options.variants.some((variant) => NEEDS_SERVERS.has(variant));
+  const servers = needsServers ? await startServersOnce() : undefined;
+  let runs;
+  try {
+    runs = await benchCrawls({
+      ...options,
+      dist: options.dist ?? path.join(ROOT, "dist"),
+      ...(servers !== undefined && { servers }),
+      report: (line) => console.error(line),
+      signal: stopping.signal,
+    });
+  } finally {
+    await servers?.stop();
+  }
+  const tables = tablesOf(runs);
+  console.log(`\n${tables}`);
+  await writeJson(options, runs);
+  if (options.docs) await writeDocs(tables);
+  return runs.every(({ complaints }) => complaints.length === 0) ? 0 : 1;
+}
+
+function readOptions(args) {
+  let parsed;
+  try {
+    parsed = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        pages: { type: "string", default: "5000" },
+        rounds: { type: "string", default: "3" },
+        only: { type: "string" },
+        growth: { type: "boolean", default: false },
+        profile: { type: "string" },
+        json: { type: "string", default: path.join(ROOT, ".warren", "bench", "crawl.json") },
+        docs: { type: "boolean", default: false },
+        dist: { type: "string" },
+        help: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    throw new UsageError(`${error.message}\n\n${USAGE}`);
+  }
+  const { values, positionals } = parsed;
+  if (values.help) return undefined;
+  if (positionals.length !== 1 || positionals[0] !== "crawl") {
+    throw new UsageError(`which benchmark? There is: crawl\n\n${USAGE}`);
+  }
+  const pages = wholeNumber("--pages", values.pages, 50);
+  return {
+    variants: variantsOf(values.only ?? (values.growth ? "cluster2" : "floor,standalone,cluster1,cluster2")),
+    sizes: values.growth ? [pages, pages * GROWTH] : [pages],
+    rounds: wholeNumber("--rounds", values.rounds, 1),
+    json: path.resolve(values.json),
+    docs: values.docs,
+    ...(values.profile !== undefined && { profileDir: path.resolve(values.profile) }),
+    ...(values.dist !== undefined && { dist: path.resolve(values.dist) }),
+  };
+}
+
+function wholeNumber(flag, text, least) {
+  const number = Number(text);
+  if (!/^\d+$/.test(text) || number < least) {
+    throw new UsageError(`${flag} must be a whole number, ${least} or more, not "${text}"`);
+  }
+  return number;
+}
+
+/** The variants that were named, in the order of a round. */
+function variantsOf(only) {
+  const names = only.split(",").flatMap((name) => (name === "floor" ? ["floor1", "floor2"] : [name.trim()]));
+  for (const name of names) {
+    if (!Object.hasOwn(VARIANTS, name)) {
+      throw new UsageError(`--only: no "${name}"; there are floor, ${Object.keys(VARIANTS).join(", ")}`);
+    }
+  }
+  return Object.keys(VARIANTS).filter((name) => names.includes(name));
+}
+
+function build() {
+  const { status } = spawnSync("npm", ["run", "--silent", "build"], { cwd: ROOT, stdio: "inherit" });
+  if (status !== 0) throw new Error("the build failed");
+}
+
+/** @returns {Promise<{ amqpUrl: string, mongodbUri: string, stop(): Promise<void> }>} */
+async function startServersOnce() {
+  const { AMQP_URL: amqpUrl, MONGODB_URI: mongodbUri } = process.env;
+  if (amqpUrl && mongodbUri) return { amqpUrl, mongodbUri, stop: async () => {} };
+  const { startServers } = await import("./servers.mjs");
+  return startServers({
+    dataDir: path.join(ROOT, ".warren"),
+    purpose: "bench",
+    report: (line) => console.error(line),
+  });
+}
+
+async function writeJson({ json, sizes, rounds, profileDir }, runs) {
+  const machine = { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, node: process.version };
+  const result = {
+    benchmark: "crawl",
+    at: new Date().toISOString(),
+    machine,
+    ...{ sizes, rounds, profiled: profileDir !== undefined },
+    summary: summarize(runs),
+    targets: judge(runs),
+    runs,
+  };
+  await mkdir(path.dirname(json), { recursive: true });
+  await writeFile(json, `${JSON.stringify(result, undefined, 2)}\n`);
+  console.log(`numbers: ${path.relative(process.cwd(), json)}`);
+}
+
+async function writeDocs(tables) {
+  const file = path.join(ROOT, "docs", "performance.md");
+  const [begin, end] = ["<!-- bench:crawl -->", "<!-- /bench:crawl -->"];
+  const text = existsSync(file) ? await readFile(file, "utf8") : "";
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`${file} has no place for the tables: ${begin} … ${end}`);
+  const about = `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model}, Node ${process.version}:`;
+  await writeFile(file, `${text.slice(0, from + begin.length)}\n${about}\n\n${tables}${text.slice(to)}`);
+  console.log(`tables: ${path.relative(process.cwd(), file)}`);
+}
