@@ -13,11 +13,24 @@ export function decodeText(body: Buffer, contentType: string | undefined): strin
   const marked = byBom(body);
   if (marked !== undefined) return marked;
   const encoding = encodingOf(charsetOf(contentType)) ?? encodingOf(prescan(body));
+  if (encoding === "windows-1252") return decodeWindows1252(body);
   if (encoding !== undefined && encoding !== "utf-8") return decoderOf(encoding).decode(body);
   // One byte a character is what most pages need, and the quickest to read.
   if (isAscii(body)) return body.toString("latin1");
   if (encoding === "utf-8" || isUtf8(body)) return body.toString("utf8");
-  return decoderOf("windows-1252").decode(body);
+  return decodeWindows1252(body);
+}
+
+/** What windows-1252 has in the places of the control characters 0x80 to 0x9F (WHATWG Encoding, 9). */
+const WINDOWS_1252 =
+  "\u20ac\x81\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\x8d\u017d\x8f" +
+  "\x90\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\x9d\u017e\u0178";
+
+/** By hand, because the TextDecoder of several versions of Node, 20 among them, takes it for ISO 8859-1. */
+function decodeWindows1252(body: Buffer): string {
+  return body
+    .toString("latin1")
+    .replace(/[\u0080-\u009f]/g, (character) => WINDOWS_1252.charAt(character.charCodeAt(0) - 0x80));
 }
 
 function byBom(body: Buffer): string | undefined {

@@ -42,9 +42,11 @@ export class LinkScanner {
   #valueStart = -1;
   #valueEnd = -1;
   readonly #attributes = new Map<string, string>();
-  #titleStart = -1;
+  #isInTitle = false;
   #title: string | undefined;
-  #foreignDepth = 0;
+  /** The tag being read opens an `svg`; in there a `title` names a drawing. */
+  #isSvg = false;
+  #svgDepth = 0;
   #baseHref: string | undefined;
   readonly #links: { href: string; nofollow: boolean }[] = [];
   readonly #robotsMeta: string[] = [];
@@ -71,6 +73,7 @@ export class LinkScanner {
 
   onopentagname(start: number, end: number): void {
     this.#element = undefined;
+    this.#isSvg = false;
     const length = end - start;
     if (length > LONGEST_ELEMENT) return;
     // Names are compared only if their first letter is one of: a b f i l m s t.
@@ -79,9 +82,11 @@ export class LinkScanner {
     else if (FIRST_LETTERS.has(first)) {
       const name = this.#text.slice(start, end).toLowerCase();
       if (ELEMENTS.has(name)) this.#element = name;
-      else if (name === "title" && this.#title === undefined && this.#foreignDepth === 0) {
-        this.#titleStart = 0;
-      } else if (name === "svg") this.#foreignDepth += 1;
+      else if (name === "title") this.#isInTitle = this.#title === undefined && this.#svgDepth === 0;
+      else if (name === "svg") {
+        this.#isSvg = true;
+        this.#svgDepth += 1;
+      }
     }
     if (this.#element !== undefined) this.#attributes.clear();
   }
@@ -111,23 +116,21 @@ export class LinkScanner {
     this.#element = undefined;
   }
 
-  onselfclosingtag(end: number): void {
-    if (this.#foreignDepth > 0 && this.#element === undefined) return;
+  onselfclosingtag(): void {
+    if (this.#isSvg) this.#svgDepth -= 1;
     this.onopentagend();
-    void end;
   }
 
   ontext(start: number, end: number): void {
-    if (this.#titleStart < 0) return;
+    if (!this.#isInTitle) return;
     const raw = this.#text.slice(start, Math.min(end, start + MAX_TITLE_LENGTH));
     this.#title = folded(raw.includes("&") ? decodeText(raw) : raw);
-    this.#titleStart = -1;
+    this.#isInTitle = false;
   }
 
   onclosetag(start: number, end: number): void {
-    this.#titleStart = -1;
-    if (this.#foreignDepth > 0 && this.#text.slice(start, end).toLowerCase() === "svg")
-      this.#foreignDepth -= 1;
+    this.#isInTitle = false;
+    if (this.#svgDepth > 0 && this.#text.slice(start, end).toLowerCase() === "svg") this.#svgDepth -= 1;
   }
 
   onattribentity(): void {}

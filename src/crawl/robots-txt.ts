@@ -27,16 +27,19 @@ type Group = { patterns: { text: string; allows: boolean }[]; crawlDelayMs: numb
  * Reads a robots.txt as RFC 9309 says.
  *
  * Groups with the same name are merged. Records that are no rules (`Sitemap`, unknown ones) do not end a
- * group's list of names (2.2.4). `Crawl-delay`, which is not in the RFC, holds for the names listed before
- * it. As Google's parser does, a missing colon is forgiven, and of a name only its leading letters, `-` and
- * `_` count. The byte order mark and any line ending are accepted.
+ * group's list of names (2.2.4). `Crawl-delay`, which is not in the RFC, holds for the names listed since
+ * the rule or delay before it. As Google's parser does, a missing colon is forgiven, and of a name only its
+ * leading letters, `-` and `_` count. The byte order mark and any line ending are accepted.
  * @param origin scheme, host name and port that it was asked of
  */
 export function parseRobots(origin: string, body: string): RobotsTxt {
   const groups = new Map<string, Group>();
   const sitemaps: string[] = [];
+  /** Whom rules are for, and whom a delay is for. */
   let named: Group[] = [];
+  let delayed: Group[] = [];
   let isNaming = false;
+  let isNamingDelayed = false;
   const text = body.startsWith("\uFEFF") ? body.slice(1) : body;
   for (const line of text.split(/\r\n|\r|\n/)) {
     const record = recordOf(line);
@@ -44,18 +47,24 @@ export function parseRobots(origin: string, body: string): RobotsTxt {
     const { name, value } = record;
     if (name === "user-agent") {
       if (!isNaming) named = [];
+      if (!isNamingDelayed) delayed = [];
       isNaming = true;
-      named.push(groupOf(groups, tokenOf(value)));
+      isNamingDelayed = true;
+      const group = groupOf(groups, tokenOf(value));
+      named.push(group);
+      delayed.push(group);
     } else if (name === "allow" || name === "disallow") {
       isNaming = false;
+      isNamingDelayed = false;
       if (value === "") continue;
       for (const group of new Set(named)) {
         group.patterns.push({ text: normalizedPattern(value), allows: name === "allow" });
       }
     } else if (name === "crawl-delay") {
+      isNamingDelayed = false;
       const delayMs = Math.min(Number(value) * 1_000, MAX_CRAWL_DELAY_MS);
       if (!(delayMs > 0)) continue;
-      for (const group of named) group.crawlDelayMs = Math.max(group.crawlDelayMs, delayMs);
+      for (const group of delayed) group.crawlDelayMs = Math.max(group.crawlDelayMs, delayMs);
     } else if (name === "sitemap") {
       const sitemap = canonicalUrl(value, origin);
       if (sitemap !== undefined) sitemaps.push(sitemap.url);
