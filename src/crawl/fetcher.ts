@@ -1,3 +1,4 @@
+import { isAscii, isUtf8 } from "node:buffer";
 import { buildConnector, type Dispatcher, Pool } from "undici";
 import { messageOf } from "../lib/errors.js";
 import { ACCEPTED_ENCODINGS, ContentDecoder } from "./content-coding.js";
@@ -365,7 +366,14 @@ function toHeaders(raw: Record<string, string | string[] | undefined>): Record<s
       headers[name] = SINGLE_HEADERS.has(name) ? (value[0] ?? "") : value.join(", ");
     }
   }
+  if (headers.location !== undefined) headers.location = asUtf8(headers.location);
   return headers;
+}
+
+/** Header bytes come as ISO 8859-1; in a URL they are UTF-8 if they can be, as browsers read them. */
+function asUtf8(value: string): string {
+  const bytes = Buffer.from(value, "latin1");
+  return !isAscii(bytes) && isUtf8(bytes) ? bytes.toString("utf8") : value;
 }
 
 function declaredLength(headers: Record<string, string>): number | undefined {
@@ -396,7 +404,7 @@ function failureOf(error: Error, url: string): FetchError {
   if (refused !== undefined)
     return new FetchError("address", `${url}: ${refused.message}`, { cause: refused });
   const code = codeOf(error);
-  const message = `${url}: ${messageOf(error) || code || "the connection failed"}`;
+  const message = `${url}: ${messageOf(error).trim() || code || "the connection failed"}`;
   if (TIMEOUT_CODES.has(code)) return new FetchError("timeout", message, { cause: error });
   if (code === "UND_ERR_HEADERS_OVERFLOW") return new FetchError("too-large", message, { cause: error });
   return new FetchError("network", message, { cause: error, retryable: !PERMANENT_CODE.test(code) });

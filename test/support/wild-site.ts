@@ -155,6 +155,17 @@ export class WildSite {
     }
   }
 
+  /** How many connections are open. */
+  async connections(): Promise<number> {
+    const counts = this.#servers.map(
+      (server) =>
+        new Promise<number>((resolve, reject) => {
+          server.getConnections((error, count) => (error === null ? resolve(count) : reject(error)));
+        }),
+    );
+    return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0);
+  }
+
   async close(): Promise<void> {
     await Promise.all(
       this.#servers.map(
@@ -371,6 +382,7 @@ const ROUTES: Readonly<Record<string, (visit: Visit) => void>> = {
       headers: { location: url.searchParams.get("url") ?? "" },
       body: "",
     }),
+  "redirect-utf8": raw("HTTP/1.1 302 Found\r\nlocation: /café\r\ncontent-length: 0\r\n\r\n"),
   "redirect-nowhere": ({ response }) => send(response, { status: 302, body: "" }),
   /** Echoes method, headers and body as JSON. */
   echo: ({ request, response }) => {

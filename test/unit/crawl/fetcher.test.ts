@@ -108,6 +108,12 @@ describe("a fetch", () => {
     fetched.body.discard();
   });
 
+  it("reads a redirect's target as UTF-8 when it is not written in ASCII", async () => {
+    const fetched = await setup().fetch({ url: `${site.origin}/redirect-utf8` });
+    expect(fetched.headers.location).toBe("/café");
+    fetched.body.discard();
+  });
+
   it("joins repeated headers", async () => {
     const fetched = await setup().fetch({ url: `${site.origin}/cookies` });
     expect(fetched.headers["set-cookie"]).toBe("a=1, b=2");
@@ -349,6 +355,54 @@ describe("a server with bad manners", () => {
     ];
     await Promise.all(routes.map((route) => failure(read(`/${route}`, MiB, fetcher))));
     expect((await read("/ok", MiB, fetcher)).toString()).toContain("As it should be.");
+  });
+});
+
+describe("responses mangled at random", () => {
+  it("all end in a response or in a plain error, and nothing is left open", async () => {
+    let seed = 99;
+    const random = (below: number) => {
+      seed = (seed * 48_271) % 2_147_483_647;
+      return seed % below;
+    };
+    const sound = [
+      "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 20\r\n\r\n<p>twenty bytes..</p>",
+      "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\nx-t: y\r\n\r\n",
+      "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.0 302 Found\r\nlocation: /x\r\nkeep-alive: timeout=1\r\n\r\n",
+      "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: keep-alive\r\ncontent-length: 8\r\n\r\n\x1f\x8b\x08\0\0\0\0\0",
+    ];
+    const mangled = await startWildSite();
+    mangled.page("/mangled", (request) => {
+      const bytes = Buffer.from(sound[random(sound.length)] ?? "", "latin1");
+      for (let change = random(6); change > 0; change -= 1) bytes[random(bytes.length)] = random(256);
+      const cut = random(3) === 0 ? bytes.subarray(0, random(bytes.length)) : bytes;
+      if (random(2) === 0) request.socket.end(cut);
+      else request.socket.write(cut);
+    });
+    const fetcher = setup({ timeoutMs: 100 });
+    const outcomes = new Map<string, number>();
+    const fetchOne = async () => {
+      let outcome: string;
+      try {
+        const fetched = await fetcher.fetch({ url: `${mangled.origin}/mangled` });
+        if (random(3) === 0) fetched.body.discard();
+        else if (random(2) === 0) await fetched.body.read(1_000);
+        else await collect(fetched.body.stream(1_000));
+        outcome = "response";
+      } catch (error) {
+        expect(error).toBeInstanceOf(FetchError);
+        outcome = (error as FetchError).reason;
+      }
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    };
+    for (let round = 0; round < 25; round += 1) await Promise.all(Array.from({ length: 40 }, fetchOne));
+    // Each kind is there: the mangling is neither too mild nor too rough.
+    for (const outcome of ["response", "network", "timeout"]) {
+      expect(outcomes.get(outcome), outcome).toBeGreaterThan(50);
+    }
+    await fetcher.close();
+    await expect.poll(() => mangled.connections(), { timeout: 5_000 }).toBe(0);
+    await mangled.close();
   });
 });
 
