@@ -55,18 +55,22 @@ function isZlib(body: Buffer): boolean {
 
 /** The part of `node:zlib` that Node has from 22.15 on. */
 type Zstd = {
-  zstdDecompressSync(body: Buffer, options: { maxOutputLength: number }): Buffer;
-  zstdDecompress(body: Buffer, options: { maxOutputLength: number }, done: zlib.CompressCallback): void;
-  createZstdDecompress(): Transform;
+  zstdDecompressSync(body: Buffer, options: ZstdOptions): Buffer;
+  zstdDecompress(body: Buffer, options: ZstdOptions, done: zlib.CompressCallback): void;
+  createZstdDecompress(options: ZstdOptions): Transform;
 };
+type ZstdOptions = { readonly finishFlush: number; readonly maxOutputLength?: number };
+
+/** `ZSTD_e_flush`: what is cut short is decoded as far as it goes, as with the others. */
+const LENIENT_ZSTD: ZstdOptions = { finishFlush: 1 };
 
 function zstdCoding(): Coding | undefined {
   if (!("createZstdDecompress" in zlib)) return undefined;
   const { zstdDecompressSync, zstdDecompress, createZstdDecompress } = zlib as unknown as Zstd;
   return {
-    decodeSync: (body, maxOutputLength) => zstdDecompressSync(body, { maxOutputLength }),
-    decode: (body, maxOutputLength, done) => zstdDecompress(body, { maxOutputLength }, done),
-    createStream: () => createZstdDecompress(),
+    decodeSync: (body, maxOutputLength) => zstdDecompressSync(body, { ...LENIENT_ZSTD, maxOutputLength }),
+    decode: (body, maxOutputLength, done) => zstdDecompress(body, { ...LENIENT_ZSTD, maxOutputLength }, done),
+    createStream: () => createZstdDecompress(LENIENT_ZSTD),
   };
 }
 

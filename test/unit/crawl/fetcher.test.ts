@@ -1,3 +1,4 @@
+import * as zlib from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { AddressRefusedError, FetchError, type FetchFailure } from "../../../src/crawl/errors.js";
 import { Fetcher, type FetcherOptions } from "../../../src/crawl/fetcher.js";
@@ -171,6 +172,20 @@ describe("a body", () => {
       expect((await collect(both.body.stream(MiB))).toString()).toBe(expected);
     },
   );
+
+  it.runIf("zstdCompressSync" in zlib)("comes decoded from zstd where Node knows it", async () => {
+    const { zstdCompressSync } = zlib as unknown as { zstdCompressSync: (body: Buffer) => Buffer };
+    // Too varied to shrink to the few bytes from which a beginning is told.
+    const words = Array.from({ length: 20_000 }, (_, n) => (n * 2_654_435_761).toString(36));
+    const plain = Buffer.from(`a page in zstd ${words.join(" ")}`);
+    site.page("/zstd", { body: zstdCompressSync(plain), headers: { "content-encoding": "zstd" } });
+    const fetcher = setup();
+    expect((await read("/zstd", MiB, fetcher)).equals(plain)).toBe(true);
+    const streamed = await fetcher.fetch({ url: `${site.origin}/zstd` });
+    expect((await streamed.body.peek(6)).toString()).toBe("a page");
+    expect((await collect(streamed.body.stream(MiB))).equals(plain)).toBe(true);
+    expect(await failure(read("/zstd", plain.length - 1, fetcher))).toMatchObject({ reason: "too-large" });
+  });
 
   it("may be empty although it claims an encoding", async () => {
     expect(await read("/gzip-empty")).toHaveLength(0);
