@@ -6,8 +6,11 @@ import type { FetchError } from "./errors.js";
 const HIGH_WATER_BYTES = 262_144;
 /** What is left of an unwanted body is read on if it is so short: cheaper than a new connection. */
 const DUMPED_BYTES = 65_536;
-/** Bytes off the wire from which the beginning of an encoded body is told. */
-const ENCODED_START_BYTES = 4_096;
+/**
+ * Bytes off the wire from which the beginning of an encoded body is told: few, then as many as the first block
+ * of zstd may take (RFC 8878, 3.1.1.2.4), which gives nothing before it is whole.
+ */
+const ENCODED_START_BYTES = [4_096, 140_000] as const;
 /** What those may decode to. */
 const DECODED_START_BYTES = 8 * 1_048_576;
 
@@ -113,14 +116,16 @@ export class ResponseBody implements FetchedBody {
   }
 
   async peek(bytes: number): Promise<Buffer> {
-    for (;;) {
-      this.#check();
-      const enough = this.#decoder === undefined ? HIGH_WATER_BYTES : ENCODED_START_BYTES;
-      const isAllThere = this.#isOver || this.#heldBytes >= enough;
-      const start = this.#start(bytes);
-      if (start.length >= bytes || isAllThere) return start.subarray(0, bytes);
-      await this.#change();
+    if (this.#decoder === undefined) {
+      return this.#hold(bytes);
     }
+    let start: Buffer = Buffer.alloc(0);
+    for (const encodedBytes of ENCODED_START_BYTES) {
+      const encoded = await this.#hold(encodedBytes);
+      start = this.#decoder.decodeStart(encoded, DECODED_START_BYTES);
+      if (start.length >= bytes || (this.#isOver && this.#heldBytes <= encodedBytes)) break;
+    }
+    return start.subarray(0, bytes);
   }
 
   async *stream(maxBytes: number): AsyncGenerator<Buffer> {
@@ -152,10 +157,9 @@ export class ResponseBody implements FetchedBody {
 
   async #decoded(): Promise<AsyncIterable<Buffer>> {
     if (this.#decoder === undefined) return this.#pieces();
-    while (this.#heldBytes < 2 && !this.#isOver) await this.#change();
-    this.#check();
-    if (this.#heldBytes === 0) return this.#pieces();
-    return this.#decoder.stream(this.#pieces(), Buffer.concat(this.#chunks).subarray(0, 2));
+    const firstBytes = await this.#hold(2);
+    if (firstBytes.length === 0) return this.#pieces();
+    return this.#decoder.stream(this.#pieces(), firstBytes);
   }
 
   async *#pieces(): AsyncGenerator<Buffer> {
@@ -174,15 +178,13 @@ export class ResponseBody implements FetchedBody {
     }
   }
 
-  /** The beginning of the body, from what has come in so far. */
-  #start(bytes: number): Buffer {
-    const [first] = this.#chunks;
-    if (first === undefined) return Buffer.alloc(0);
-    const wanted = this.#decoder === undefined ? bytes : ENCODED_START_BYTES;
-    const held = first.length >= wanted ? first : Buffer.concat(this.#chunks);
-    if (this.#decoder === undefined) return held;
-    // A few bytes are enough for the start of any sane stream, and too few for a bomb to matter.
-    return this.#decoder.decodeStart(held.subarray(0, ENCODED_START_BYTES), DECODED_START_BYTES);
+  /** The first bytes off the wire, as many as asked for or as there are; they are kept. */
+  async #hold(bytes: number): Promise<Buffer> {
+    while (!this.#isOver && this.#heldBytes < Math.min(bytes, HIGH_WATER_BYTES)) await this.#change();
+    this.#check();
+    const [first = Buffer.alloc(0)] = this.#chunks;
+    const held = first.length >= bytes ? first : Buffer.concat(this.#chunks);
+    return held.subarray(0, bytes);
   }
 
   #limit(maxBytes: number): void {
