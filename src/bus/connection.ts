@@ -1,8 +1,10 @@
+import { setMaxListeners } from "node:events";
 import { type Channel, type ChannelModel, type ConfirmChannel, connect } from "amqplib";
 import type { Clock } from "../lib/clock.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import { BusStoppedError } from "./errors.js";
 import { topologyError } from "./topology.js";
 
 export type ConnectionOptions = {
@@ -11,7 +13,7 @@ export type ConnectionOptions = {
   readonly identity: Identity;
   /** What the connection is for, part of its name on the broker. */
   readonly purpose: "publish" | "consume";
-  /** A peer that is silent for two of these is gone, in seconds. @default 10 */
+  /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
   readonly heartbeatSeconds: number;
   /** Longest time for one attempt, in milliseconds. @default 10_000 */
   readonly connectTimeoutMs: number;
@@ -31,7 +33,7 @@ export type ConnectionDeps = {
   readonly clock: Clock;
   readonly metrics?: Metrics;
   readonly random: () => number;
-  /** Declares what must exist, on every connect, before anything else is done. */
+  /** Declares what must exist: on every connect, before anything else is done, and when some of it was missing. */
   readonly declare: (channel: Channel) => Promise<void>;
 };
 
@@ -41,6 +43,12 @@ export type OpenChannel<Kind extends Channel = Channel> = {
   readonly epoch: number;
   readonly signal: AbortSignal;
 };
+
+/** Longest time for a connection to close in good order, in milliseconds; then its socket is dropped. */
+const CLOSE_TIMEOUT_MS = 3_000;
+
+/** How long a connection that is over may take to send its last bytes, in milliseconds. */
+const LINGER_MS = 500;
 
 /**
  * One connection to the broker, kept up.
@@ -53,14 +61,19 @@ export type OpenChannel<Kind extends Channel = Channel> = {
  *   closed ──connection up──▶ opening ──set up──▶ open ──closed by the broker, or its consumer cancelled──▶ closed
  *
  * so an error on one channel (404, 406, a consumer's time-out) costs that channel only. Channels have
- * listeners for errors the instant they exist: without, amqplib takes the whole connection down.
+ * listeners for errors the instant they exist: without, amqplib takes the whole connection down. A channel that
+ * opens again on the same connection declares everything anew first, since what closed it may have been that
+ * someone deleted a queue or an exchange.
  */
 export class SupervisedConnection {
   readonly #options: ConnectionOptions;
   readonly #deps: ConnectionDeps;
   readonly #channels = new Set<Supervised>();
   #model: ChannelModel | undefined;
+  /** Drops the socket of the attempt or connection at hand. */
+  #socket = new AbortController();
   #running: Promise<void> | undefined;
+  #declaring: Promise<void> | undefined;
   #isStopped = false;
   #isBlocked = false;
   #failures = 0;
@@ -89,8 +102,10 @@ export class SupervisedConnection {
   /**
    * Resolves when the connection is up for the first time; from then on it is kept up until `stop`.
    * @throws ConfigError when trying again cannot help
+   * @throws BusStoppedError when it was stopped before
    */
   async start(): Promise<void> {
+    checkUrls(this.#options.urls);
     let isFirst = true;
     await new Promise<void>((resolve, reject) => {
       this.#running = this.#keepUp(
@@ -105,7 +120,7 @@ export class SupervisedConnection {
           }
           return false;
         },
-      ).then(resolve, reject);
+      ).then(() => reject(new BusStoppedError("stopped before RabbitMQ could be reached")), reject);
     });
   }
 
@@ -113,12 +128,15 @@ export class SupervisedConnection {
     this.#isStopped = true;
     this.#wake();
     for (const channel of this.#channels) channel.stop();
-    try {
-      await this.#model?.close();
-    } catch {
-      // It was lost on the way: closed all the same.
+    let stopTimer = () => {};
+    if (this.#model === undefined) this.#socket.abort();
+    else {
+      // What it resolves with cannot be waited for: a connection that is lost meanwhile never answers.
+      this.#model.close().catch(() => {});
+      stopTimer = this.#deps.clock.after(CLOSE_TIMEOUT_MS, () => this.#socket.abort());
     }
     await this.#running?.catch(() => {});
+    stopTimer();
   }
 
   /** A channel that is set up anew each time it opens. */
@@ -134,6 +152,16 @@ export class SupervisedConnection {
     return this.#supervise(name, (model) => model.createConfirmChannel(), setUp);
   }
 
+  /** Declares everything again, because some of it turned out to be missing. */
+  async redeclare(): Promise<void> {
+    const model = this.#model;
+    if (model === undefined) return;
+    this.#declaring ??= this.#declareOn(model).finally(() => {
+      this.#declaring = undefined;
+    });
+    await this.#declaring;
+  }
+
   #supervise<Kind extends Channel>(
     name: string,
     create: (model: ChannelModel) => Promise<Kind>,
@@ -142,10 +170,12 @@ export class SupervisedConnection {
     const channel = new SupervisedChannel<Kind>(name, create, setUp, {
       ...this.#deps,
       reconnect: this.#options.reconnect,
+      redeclare: () => this.redeclare(),
       onGone: (gone) => this.#channels.delete(gone),
     });
     this.#channels.add(channel);
-    if (this.#model !== undefined) void channel.attach(this.#model);
+    if (this.#isStopped) channel.stop();
+    else if (this.#model !== undefined) void channel.attach(this.#model);
     return channel;
   }
 
@@ -156,21 +186,17 @@ export class SupervisedConnection {
     while (!this.#isStopped) {
       try {
         const [model, lost] = await this.#connect();
+        if (this.#isStopped) return;
         this.#model = model;
         if (this.#failures > 0 || wasUp) logger.info({ purpose }, "connected to RabbitMQ again");
         if (wasUp) metrics?.busReconnects.inc();
         this.#failures = 0;
         wasUp = true;
-        await Promise.all([...this.#channels].map((channel) => channel.attach(model)));
+        await Promise.race([Promise.all([...this.#channels].map((channel) => channel.attach(model))), lost]);
         onUp();
         const reason = await lost;
-        this.#model = undefined;
-        this.#isBlocked = false;
-        for (const listener of this.#onUnblocked) listener();
-        for (const channel of this.#channels) channel.detach();
         if (!this.#isStopped) logger.warn({ purpose, error: reason }, "lost the connection to RabbitMQ");
       } catch (error) {
-        this.#model = undefined;
         if (isFatal(error)) return;
         this.#failures += 1;
         await this.#pause(error);
@@ -180,16 +206,21 @@ export class SupervisedConnection {
 
   async #pause(error: unknown): Promise<void> {
     const { logger, clock, random } = this.#deps;
-    const { minMs, maxMs } = this.#options.reconnect;
-    const waitMs = Math.round(random() * Math.min(maxMs, minMs * 2 ** Math.min(this.#failures, 16)));
+    const { urls, reconnect, purpose } = this.#options;
+    const { minMs, maxMs } = reconnect;
+    // The wait is for when all of them have been tried.
+    const rounds = Math.floor(this.#failures / urls.length);
+    const isRoundOver = this.#failures % urls.length === 0;
+    const longestMs = isRoundOver ? Math.min(maxMs, minMs * 2 ** Math.min(rounds, 16)) : 0;
+    const waitMs = Math.round(random() * longestMs);
     // Said at once and then less and less often: the first time matters, the hundredth does not.
     const isWorthSaying = (this.#failures & (this.#failures - 1)) === 0;
-    const level = isWorthSaying && this.#options.purpose === "consume" ? "warn" : "debug";
-    const urls = this.#options.urls.map(withoutPassword);
+    const level = isWorthSaying && purpose === "consume" && !this.#isStopped ? "warn" : "debug";
     logger[level](
-      { urls, attempt: this.#failures, waitMs, error: messageOf(error) },
+      { urls: urls.map(withoutPassword), attempt: this.#failures, waitMs, error: messageOf(error) },
       "RabbitMQ is away: trying again",
     );
+    if (this.#isStopped) return;
     await new Promise<void>((resolve) => {
       const stopTimer = clock.after(waitMs, resolve);
       this.#wake = () => {
@@ -201,16 +232,22 @@ export class SupervisedConnection {
 
   async #connect(): Promise<[ChannelModel, Promise<string>]> {
     const { heartbeatSeconds, connectTimeoutMs, identity, purpose, urls } = this.#options;
+    const { clock } = this.#deps;
     const url = urls[this.#nextUrl % urls.length] ?? "";
     this.#nextUrl += 1;
+    const socket = new AbortController();
+    this.#socket = socket;
     let model: ChannelModel;
     try {
       const target = new URL(url);
-      target.searchParams.set("heartbeat", String(heartbeatSeconds));
+      if (!target.searchParams.has("heartbeat")) {
+        target.searchParams.set("heartbeat", String(heartbeatSeconds));
+      }
       model = await connect(target.href, {
         // Without, small frames wait for the peer's delayed acknowledgement: 40 ms a call.
         noDelay: true,
         timeout: connectTimeoutMs,
+        signal: socket.signal,
         clientProperties: {
           connection_name: `${identity.id} (${purpose})`,
           product: "Warren",
@@ -230,7 +267,12 @@ export class SupervisedConnection {
     model.on("error", (error: unknown) => {
       lastError = messageOf(error);
     });
-    model.on("close", () => reportLoss(lastError));
+    model.on("close", (error: unknown) => {
+      this.#lose(model);
+      // A peer that is frozen or cut off never closes its end, and the socket would keep the process alive.
+      clock.after(LINGER_MS, () => socket.abort());
+      reportLoss(error === undefined ? lastError : messageOf(error));
+    });
     model.on("blocked", (reason: unknown) => {
       this.#isBlocked = true;
       this.#deps.logger.warn({ reason: String(reason) }, "RabbitMQ takes no messages for now");
@@ -241,15 +283,28 @@ export class SupervisedConnection {
       for (const listener of this.#onUnblocked) listener();
     });
     try {
-      const channel = await model.createChannel();
-      channel.on("error", () => {});
-      await this.#deps.declare(channel);
-      await channel.close();
+      await this.#declareOn(model);
     } catch (error) {
       model.close().catch(() => {});
+      clock.after(LINGER_MS, () => socket.abort());
       throw topologyError(error) ?? error;
     }
     return [model, lost];
+  }
+
+  async #declareOn(model: ChannelModel): Promise<void> {
+    const channel = await model.createChannel();
+    channel.on("error", () => {});
+    await this.#deps.declare(channel);
+    await channel.close();
+  }
+
+  #lose(model: ChannelModel): void {
+    if (this.#model !== model) return;
+    this.#model = undefined;
+    this.#isBlocked = false;
+    for (const channel of this.#channels) channel.detach();
+    for (const listener of this.#onUnblocked) listener();
   }
 }
 
@@ -258,6 +313,7 @@ type Supervised = { attach(model: ChannelModel): Promise<void>; detach(): void; 
 
 type ChannelDeps = Pick<ConnectionDeps, "logger" | "clock" | "random"> & {
   readonly reconnect: ConnectionOptions["reconnect"];
+  readonly redeclare: () => Promise<void>;
   readonly onGone: (channel: Supervised) => void;
 };
 
@@ -268,11 +324,16 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
   readonly #setUp: (open: OpenChannel<Kind>) => Promise<void>;
   readonly #deps: ChannelDeps;
   #model: ChannelModel | undefined;
+  /** Where it was last opened, or tried to be. */
+  #triedOn: ChannelModel | undefined;
   #open: OpenChannel<Kind> | undefined;
+  /** Aborts the signal of the channel that is open. */
+  #lose: () => void = () => {};
   #epoch = 0;
   #failures = 0;
   #isOpening = false;
   #isStopped = false;
+  #stopTimer: () => void = () => {};
   readonly #waiting = new Set<(open: OpenChannel<Kind> | undefined) => void>();
 
   constructor(
@@ -317,28 +378,38 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
   /** The connection is gone. */
   detach(): void {
     this.#model = undefined;
+    this.#stopTimer();
   }
 
-  /** Closes the channel as it is now; it opens anew. */
+  /** Closes the channel as it is now; it opens anew. From this moment on it counts as lost. */
   renew(): void {
-    void this.#open?.channel.close().catch(() => {});
+    const open = this.#open;
+    if (open === undefined) return;
+    this.#open = undefined;
+    this.#lose();
+    open.channel.close().catch(() => {});
   }
 
   /** Closes it for good. */
   async close(): Promise<void> {
+    const open = this.#open;
     this.stop();
-    try {
-      await this.#open?.channel.close();
-    } catch {
-      // Closed already.
-    }
+    if (open === undefined) return;
+    this.#open = undefined;
+    this.#lose();
+    await new Promise<void>((resolve) => {
+      // The answer to the request never comes when the connection is lost meanwhile; the event does.
+      open.channel.once("close", resolve);
+      open.channel.close().catch(() => resolve());
+    });
   }
 
   /** It will not open again. */
   stop(): void {
     this.#isStopped = true;
+    this.#stopTimer();
     this.#deps.onGone(this);
-    for (const finish of this.#waiting) finish(undefined);
+    for (const finish of [...this.#waiting]) finish(undefined);
   }
 
   async #tryToOpen(): Promise<void> {
@@ -346,6 +417,8 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     if (model === undefined || this.#isStopped || this.#isOpening || this.#open !== undefined) return;
     this.#isOpening = true;
     try {
+      if (this.#triedOn === model) await this.#deps.redeclare();
+      this.#triedOn = model;
       await this.#openOn(model);
       this.#failures = 0;
     } catch (error) {
@@ -362,6 +435,8 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
   async #openOn(model: ChannelModel): Promise<void> {
     const channel = await this.#create(model);
     const lost = new AbortController();
+    // Everything that is taken on this channel may listen to it.
+    setMaxListeners(0, lost.signal);
     let lastError = "closed";
     let isClosed = false;
     channel.on("error", (error: unknown) => {
@@ -370,31 +445,54 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     channel.on("handler-error", (error: unknown) => {
       this.#deps.logger.error({ err: error, channel: this.#name }, "a handler of messages failed");
     });
+    let wasOpened = false;
     channel.on("close", () => {
       isClosed = true;
-      const wasOpen = this.#open?.channel === channel;
-      if (wasOpen) this.#open = undefined;
+      if (this.#open?.channel === channel) this.#open = undefined;
       lost.abort();
-      if (this.#isStopped || this.#model !== model) return;
-      this.#deps.logger.warn(
-        { channel: this.#name, error: lastError },
-        "a channel was closed; opening it anew",
-      );
-      if (wasOpen) this.#openLater();
+      // A connection that is lost closes its channels before it says so.
+      if (wasOpened) setImmediate(() => this.#closed(model, lastError));
     });
     this.#epoch += 1;
     const open = { channel, epoch: this.#epoch, signal: lost.signal };
-    await this.#setUp(open);
-    if (isClosed) throw new Error(lastError);
+    try {
+      await this.#setUp(open);
+      if (isClosed) throw new Error(lastError);
+      if (this.#isStopped) throw new Error("stopped while it was opened");
+    } catch (error) {
+      lost.abort();
+      if (!isClosed) channel.close().catch(() => {});
+      throw error;
+    }
+    wasOpened = true;
+    this.#lose = () => lost.abort();
     this.#open = open;
     for (const finish of [...this.#waiting]) finish(open);
+  }
+
+  #closed(model: ChannelModel, error: string): void {
+    if (this.#isStopped || this.#model !== model) return;
+    this.#deps.logger.warn({ channel: this.#name, error }, "a channel was closed; opening it anew");
+    this.#openLater();
   }
 
   #openLater(): void {
     if (this.#isStopped || this.#model === undefined) return;
     const { minMs, maxMs } = this.#deps.reconnect;
     const waitMs = this.#deps.random() * Math.min(maxMs, minMs * 2 ** Math.min(this.#failures, 16));
-    this.#deps.clock.after(waitMs, () => void this.#tryToOpen());
+    this.#stopTimer();
+    this.#stopTimer = this.#deps.clock.after(waitMs, () => void this.#tryToOpen());
+  }
+}
+
+/** @throws ConfigError naming the first that is no URL of a broker */
+function checkUrls(urls: readonly string[]): void {
+  if (urls.length === 0) throw new ConfigError("AMQP_URL: names no broker");
+  for (const url of urls) {
+    const protocol = URL.canParse(url) ? new URL(url).protocol : "";
+    if (protocol !== "amqp:" && protocol !== "amqps:") {
+      throw new ConfigError(`AMQP_URL: ${withoutPassword(url)} is not an amqp:// or amqps:// URL`);
+    }
   }
 }
 
@@ -402,16 +500,14 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
 function refusalOf(error: unknown, url: string): ConfigError | undefined {
   const message = messageOf(error);
   const shown = withoutPassword(url);
-  if (/ACCESS[_-]REFUSED|\b403\b/.test(message)) {
+  if (/ACCESS[_-]REFUSED/.test(message)) {
     return new ConfigError(`AMQP_URL: ${shown} refused the user or password`, { cause: error });
   }
-  if (/NOT[_-]ALLOWED|\b530\b/.test(message)) {
+  // The same code is given for a limit of connections, which others may make room under.
+  if (/NOT[_-]ALLOWED/.test(message) && !/limit/.test(message)) {
     return new ConfigError(`AMQP_URL: ${shown} has no such virtual host, or not for this user: ${message}`, {
       cause: error,
     });
-  }
-  if (/Invalid URL|Expected amqp/.test(message)) {
-    return new ConfigError(`AMQP_URL: ${shown} is not an amqp:// or amqps:// URL`, { cause: error });
   }
   return undefined;
 }

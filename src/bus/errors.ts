@@ -26,6 +26,16 @@ export class PublishAbandonedError extends BusError {
   readonly code = "PUBLISH_ABANDONED";
 }
 
+/** The message cannot be put into AMQP, for example because its headers are too large. It was not sent. */
+export class PublishUnencodableError extends BusError {
+  readonly code = "PUBLISH_UNENCODABLE";
+}
+
+/** The bus was stopped before it had started. */
+export class BusStoppedError extends BusError {
+  readonly code = "BUS_STOPPED";
+}
+
 /** What may be wrong with a call, as it goes over the wire. */
 export const CALL_ERROR_CODES = [
   "invalid",

@@ -4,7 +4,7 @@ export type { CallContext, CallOptions, Calls, Gathered, Handlers, Stop } from "
 export type { Identity } from "./connection.js";
 export type { DeadLetter, DeadLetterReport, DeadLetters } from "./dead-letters.js";
 export type { BusError, CallErrorCode } from "./errors.js";
-export { CALL_ERROR_CODES, CallError } from "./errors.js";
+export { CALL_ERROR_CODES, CallError, PublishReturnedError } from "./errors.js";
 export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";
 export type { DeadLetterReason, ExternalTask, ParsedTask } from "./messages.js";
 export { DEAD_LETTER_REASONS, parseExternalTask } from "./messages.js";

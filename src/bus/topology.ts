@@ -40,6 +40,12 @@ export class Names {
   readonly node = (id: string) => `${this.#namespace}.node.${id}`;
 }
 
+/**
+ * Deliveries after which a message that is only kept for someone to look at would be given up: never, as far as
+ * that can be said. 4.x would otherwise drop it when it has been looked at and put back twenty times.
+ */
+const NO_DELIVERY_LIMIT = 1_000_000_000;
+
 /** Key under which a node's exchange leads to its queue. */
 export const COMMAND_KEY = "command";
 
@@ -70,11 +76,18 @@ export async function declareTopology(
       "x-max-length": options.maxTasks,
     },
   });
-  await channel.assertQueue(names.rejected(), { durable: true, arguments: { "x-queue-type": "quorum" } });
+  await channel.assertQueue(names.rejected(), {
+    durable: true,
+    arguments: { "x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT },
+  });
   await channel.bindQueue(names.rejected(), names.rejected(), "");
   await channel.assertQueue(names.dead(), {
     durable: true,
-    arguments: { "x-queue-type": "quorum", "x-max-length": options.maxDeadLetters },
+    arguments: {
+      "x-queue-type": "quorum",
+      "x-delivery-limit": NO_DELIVERY_LIMIT,
+      "x-max-length": options.maxDeadLetters,
+    },
   });
   await channel.bindQueue(names.dead(), names.dead(), "");
   await channel.assertQueue(names.master(), { durable: true });
@@ -83,6 +96,12 @@ export async function declareTopology(
 /** The error for a declaration that the broker refused, as something that only its owner can mend. */
 export function topologyError(error: unknown): ConfigError | undefined {
   const message = messageOf(error);
+  if (/ACCESS[_-]REFUSED/.test(message)) {
+    return new ConfigError(
+      `AMQP_URL: the user may not declare Warren's queues and exchanges: ${message}`,
+      { cause: error },
+    );
+  }
   if (!/PRECONDITION[_-]FAILED/.test(message)) return undefined;
   return new ConfigError(
     `a queue or exchange exists on the broker with other arguments than Warren's: ${message}. ` +

@@ -70,6 +70,7 @@ export class WorkQueue {
   readonly #queue: string;
   readonly #publisher: Publisher;
   readonly #consuming: SupervisedConnection;
+  readonly #inspecting: SupervisedChannel;
   /** By the signal of their channel. */
   readonly #unsettled = new WeakMap<AbortSignal, Unsettled>();
 
@@ -77,6 +78,7 @@ export class WorkQueue {
     this.#queue = queue;
     this.#publisher = publisher;
     this.#consuming = consuming;
+    this.#inspecting = consuming.channel("queue inspection", async () => {});
   }
 
   /** Sends tasks, all on their way together; resolves with what became of each, in their order. */
@@ -110,6 +112,17 @@ export class WorkQueue {
     const consumer = new QueueConsumer(this.#queue, options.prefetch, this.#unsettled, handle);
     await consumer.begin(this.#consuming);
     return consumer;
+  }
+
+  /**
+   * Whether no message waits in the queue: all that were sent before are in some consumer's hands, or settled.
+   * @throws when the broker cannot be asked
+   */
+  async isEmpty(): Promise<boolean> {
+    const open = this.#inspecting.current;
+    if (open === undefined) throw new Error("RabbitMQ is away");
+    const { messageCount } = await open.channel.checkQueue(this.#queue);
+    return messageCount === 0;
   }
 
   /** Settles deliveries. Those whose channel was lost are the broker's again: nothing is sent for them. */

@@ -66,6 +66,11 @@ export type DispatcherDeps = {
   readonly budget: PageBudget;
   readonly clock: Clock;
   readonly logger: Logger;
+  /**
+   * Asks where dispatched URLs are: resolves with the ids of all that some worker has, or with undefined when
+   * that cannot be told for certain now. Without it, only the deadline tells that one was lost.
+   */
+  readonly locate?: () => Promise<ReadonlySet<string> | undefined>;
   /** Called when nothing of a crawl waits or runs here any more, as far as is known here. */
   readonly onIdle: (crawl: string) => void;
   /** Called when a crawl's page budget is used up. */
@@ -76,6 +81,9 @@ export type DispatcherDeps = {
 
 /** Sources passed over in one look because the frontier is being read as often as it may be. */
 const MAX_UNREAD_LOOKS = 64;
+
+/** Time in flight from which on it is asked who has a URL, in milliseconds. */
+const QUIET_FLIGHT_MS = 1_000;
 
 /** URLs in flight from which on dispatches are gathered. */
 const MUCH_IN_FLIGHT = 48;
@@ -101,6 +109,8 @@ type InFlight = {
   deadline: number;
   /** Instant since which its state in the frontier must be `dispatched`, unless it has ended. */
   settledAt: number | undefined;
+  /** Nobody had it when that was last asked. */
+  isMissing: boolean;
 };
 
 /**
@@ -315,27 +325,25 @@ export class Dispatcher {
     }
     this.#strangers = strangers;
 
-    const now = clock.now();
     if (unsent.length > 0) {
       await frontier.revoke(
         unsent.map((url) => url.id),
         unsent.map((url) => url.dispatch.token),
-        now,
+        clock.now(),
       );
       for (const url of unsent) this.added(url.crawl, [url.host]);
     }
-    const silent = [...this.#inFlight].filter(([, flight]) => flight.deadline <= now);
-    if (silent.length > 0) {
-      logger.warn(
-        { urls: silent.length },
-        "dispatched URLs whose end nobody reported: dispatching them again",
-      );
+
+    const now = clock.now();
+    const lost = await this.#findLost(now);
+    if (lost.length > 0) {
+      logger.warn({ urls: lost.length }, "dispatched URLs that nobody has: dispatching them again");
       await frontier.revoke(
-        silent.map(([id]) => id),
-        silent.map(([, flight]) => flight.token),
+        lost.map(([id]) => id),
+        lost.map(([, flight]) => flight.token),
         now,
       );
-      for (const [id, flight] of silent) {
+      for (const [id, flight] of lost) {
         if (this.#inFlight.get(id) !== flight) continue;
         flight.source.lane.learn({ lastEndedAt: now });
         this.#freshen(flight.source);
@@ -350,6 +358,25 @@ export class Dispatcher {
       shards.filter((shard) => shard % of === index),
       [...this.#turns.keys()],
     );
+  }
+
+  /**
+   * What is in flight and will not end: nobody reported it in its time; or nobody has it, twice in a row, since
+   * a message may be on its way between broker and worker when that is asked.
+   */
+  async #findLost(now: number): Promise<[string, InFlight][]> {
+    const quiet = [...this.#inFlight].filter(
+      ([, flight]) => flight.settledAt !== undefined && now - flight.settledAt >= QUIET_FLIGHT_MS,
+    );
+    const located = quiet.length > 0 ? await this.#deps.locate?.() : undefined;
+    const lost: [string, InFlight][] = [];
+    for (const entry of quiet) {
+      const [id, flight] = entry;
+      const wasMissing = flight.isMissing;
+      flight.isMissing = located !== undefined && !located.has(id);
+      if (flight.deadline <= now || (wasMissing && flight.isMissing)) lost.push(entry);
+    }
+    return lost;
   }
 
   /** Resolves when no batch is being marked or sent, and none will be. */
@@ -486,6 +513,7 @@ export class Dispatcher {
       token: "",
       deadline: Number.POSITIVE_INFINITY,
       settledAt: undefined,
+      isMissing: false,
     });
   }
 
@@ -877,6 +905,7 @@ export class Dispatcher {
       token: url.dispatch.token,
       deadline: url.dispatch.notAfter + this.#options.endWithinMs,
       settledAt: this.#deps.clock.now(),
+      isMissing: false,
     });
   }
 

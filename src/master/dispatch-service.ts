@@ -1,4 +1,5 @@
-import type { Bus, BusEvent } from "../bus/index.js";
+import { z } from "zod";
+import { type Bus, type BusEvent, CallError, PublishReturnedError } from "../bus/index.js";
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
 import { encodeTask, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
@@ -39,6 +40,11 @@ export type DispatchServiceDeps = {
 };
 
 const RECONCILE_SLICES = 4;
+
+/** A worker that was silent for so long has no connection any more, and so no tasks. */
+const MAY_HOLD_TASKS_MS = 300_000;
+
+const activeTasks = z.object({ tasks: z.array(z.object({ id: z.string() })) });
 
 /**
  * Runs a dispatcher on this master's share of the shards.
@@ -83,6 +89,7 @@ export class DispatchService implements Service {
         hosts: store.hosts,
         tasks: { send: (tasks) => this.#send(tasks) },
         budget: store.crawls,
+        locate: () => this.#locate(),
         clock,
         logger,
         onIdle: (crawl) => this.#finishIfOver(crawl),
@@ -116,7 +123,7 @@ export class DispatchService implements Service {
     this.#loops.push(
       this.#loop("leases", leaseMs / 3, () => this.#renewLeases()),
       this.#loop("crawls", crawlsMs, () => this.#readCrawls()),
-      this.#loop("reconciler", reconcileMs, () => this.#reconcile()),
+      this.#loop("reconciler", Math.min(reconcileMs, leaseMs / 2), () => this.#reconcile()),
     );
     await this.#loops[0]?.runNow();
   }
@@ -232,6 +239,31 @@ export class DispatchService implements Service {
       logger.warn({ url: task.url, error: outcome.error.message }, "a task could not be sent");
     });
     return unsent;
+  }
+
+  /** Ids of all tasks that workers have; undefined while one of them does not say, or messages wait. */
+  async #locate(): Promise<ReadonlySet<string> | undefined> {
+    const { bus, store, logger } = this.#deps;
+    try {
+      if (!(await bus.tasks.isEmpty())) return undefined;
+      const nodes = await store.nodes.heardOf(MAY_HOLD_TASKS_MS);
+      const held = await Promise.all(nodes.map((node) => this.#heldBy(node)));
+      return new Set(held.flat());
+    } catch (error) {
+      logger.debug({ error: messageOf(error) }, "cannot tell who has which task");
+      return undefined;
+    }
+  }
+
+  async #heldBy(node: string): Promise<readonly string[]> {
+    try {
+      const answer = await this.#deps.bus.calls.callNode(node, "active-tasks", {}, { timeoutMs: 2_000 });
+      return activeTasks.parse(answer).tasks.map(({ id }) => id);
+    } catch (error) {
+      // Its queue is gone, so its connection is, so the broker has given its messages to others.
+      if (error instanceof CallError && error.cause instanceof PublishReturnedError) return [];
+      throw error;
+    }
   }
 
   #tasksEnded(events: readonly BusEvent[]): void {

@@ -216,6 +216,15 @@ export class Nodes {
     return online?.tasks ?? 0;
   }
 
+  /** Ids of the nodes heard of in this time, whatever their status: those that may still hold something. */
+  async heardOf(withinMs: number): Promise<readonly string[]> {
+    const nodes = await this.#nodes
+      .find({ $expr: { $gt: ["$heartbeatAt", { $subtract: ["$$NOW", withinMs] }] } })
+      .project<{ _id: string }>({ _id: 1 })
+      .toArray();
+    return nodes.map(({ _id }) => _id);
+  }
+
   /** How many nodes there are of each status. */
   async statuses(): Promise<ReadonlyMap<NodeStatus, number>> {
     const groups = this.#nodes.aggregate<{ _id: NodeStatus; nodes: number }>([

@@ -196,10 +196,9 @@ export class ClusterWorker implements Service {
   async #committed(group: CommittedGroup<TaskContext>): Promise<void> {
     const { members, applied } = group;
     const { metrics } = this.#deps;
-    this.#bus.tasks.settle(
-      members.map(({ context }) => context.delivery),
-      { kind: "ack" },
-    );
+    const deliveries = members.map(({ context }) => context.delivery);
+    this.#bus.tasks.settle(deliveries, { kind: "ack" });
+    this.#loop.settled(deliveries);
     this.#events.committed(group);
     const counts = countsOf(group);
     await Promise.all([...counts].map(([crawl, delta]) => this.#store.crawls.count(crawl, delta)));

@@ -45,7 +45,13 @@ export function nodeCommands(deps: NodeCommandsDeps): NodeHandlers {
     }),
 
     "active-tasks": async () => ({
-      tasks: loop.tasks.map(({ id, crawl, url, attempts }) => ({ id, crawl, url, attempt: attempts + 1 })),
+      tasks: loop.tasks.map(({ task: { id, crawl, url, attempts }, isRunning }) => ({
+        id,
+        crawl,
+        url,
+        attempt: attempts + 1,
+        running: isRunning,
+      })),
     }),
 
     "get-config": async () => config(),

@@ -61,6 +61,8 @@ export class TaskLoop implements Service {
   #consumer: Consumer | undefined;
   readonly #waiting: { task: Task; delivery: TaskDelivery }[] = [];
   readonly #running = new Map<TaskDelivery, Running>();
+  /** Everything that was taken and is not settled: it waits, runs, or is being stored. */
+  readonly #held = new Map<TaskDelivery, Task>();
   readonly #watched = new WeakSet<AbortSignal>();
   #checking = 0;
   #isPaused = false;
@@ -136,8 +138,14 @@ export class TaskLoop implements Service {
     return this.#running.size;
   }
 
-  get tasks(): readonly Task[] {
-    return [...this.#running.values()].map(({ task }) => task);
+  /** All tasks in this worker's hands: those that wait, run, or are being stored. */
+  get tasks(): readonly { readonly task: Task; readonly isRunning: boolean }[] {
+    return [...this.#held].map(([delivery, task]) => ({ task, isRunning: this.#running.has(delivery) }));
+  }
+
+  /** Deliveries are settled: they are in nobody's hands here any more. */
+  settled(deliveries: readonly TaskDelivery[]): void {
+    for (const delivery of deliveries) this.#held.delete(delivery);
   }
 
   /** Whether nothing runs or waits here, so that no result is to be expected soon. */
@@ -190,6 +198,7 @@ export class TaskLoop implements Service {
       return;
     }
     this.#watch(delivery.signal);
+    this.#held.set(delivery, task);
     const refusal = this.#refusal(task, delivery);
     if (refusal !== undefined) {
       this.#giveBack(task, delivery, refusal);
@@ -312,6 +321,9 @@ export class TaskLoop implements Service {
       () => {
         for (const running of this.#running.values()) {
           if (running.delivery.signal === signal) running.abort.abort();
+        }
+        for (const delivery of this.#held.keys()) {
+          if (delivery.signal === signal) this.#held.delete(delivery);
         }
         const kept = this.#waiting.filter(({ delivery }) => delivery.signal !== signal);
         this.#waiting.splice(0, this.#waiting.length, ...kept);

@@ -34,7 +34,11 @@ function setup(options: Partial<DispatcherOptions> = {}) {
   const sent: (Task & { sentAt: number })[] = [];
   const idle: string[] = [];
   const spent: string[] = [];
-  const state = { refuse: false, budget: Number.POSITIVE_INFINITY };
+  const state: { refuse: boolean; budget: number; located: ReadonlySet<string> | undefined } = {
+    refuse: false,
+    budget: Number.POSITIVE_INFINITY,
+    located: undefined,
+  };
   const dispatcher = new Dispatcher(
     {
       id: "d1",
@@ -56,6 +60,7 @@ function setup(options: Partial<DispatcherOptions> = {}) {
           return granted;
         },
       },
+      locate: async () => state.located,
       onIdle: (crawl) => idle.push(crawl),
       onBudgetSpent: (crawl) => spent.push(crawl),
     },
@@ -363,6 +368,31 @@ describe("Dispatcher", () => {
     await settle();
     expect(sent).toHaveLength(2);
     expect(sent[1]?.token).not.toBe(sent[0]?.token);
+  });
+
+  it("dispatches again what nobody has, but only when that was seen twice in a row", async () => {
+    const { sent, add, settle, dispatcher, advance, state } = await started([crawlNamed("c")]);
+    await add("c", "http://a.test/1");
+    await settle();
+    await advance(2_000);
+    const { id } = sent[0] as Task;
+
+    state.located = new Set();
+    await dispatcher.reconcile();
+    state.located = new Set([id]);
+    await dispatcher.reconcile();
+    state.located = new Set();
+    await dispatcher.reconcile();
+    state.located = undefined; // Nobody can tell: that is not a second time.
+    await dispatcher.reconcile();
+    state.located = new Set();
+    await dispatcher.reconcile();
+    await settle();
+    expect(sent).toHaveLength(1);
+
+    await dispatcher.reconcile();
+    await settle();
+    expect(sent).toHaveLength(2);
   });
 
   it("finds queued URLs that nobody spoke of", async () => {
