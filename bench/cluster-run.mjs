@@ -50,8 +50,7 @@ export async function runCluster(options) {
       { name: "mongod", pid: servers.mongodPid },
       { name: "site", pid: site.pid },
     ]);
-    const complete = site.complete(deadlineMs);
-    complete.catch(() => {});
+    const lastPage = site.complete(deadlineMs).catch(() => {});
     const crawl = await api("/crawls", {
       method: "POST",
       headers: { "content-type": "application/json" },
@@ -60,10 +59,9 @@ export async function runCluster(options) {
     const deadline = performance.now() + deadlineMs;
     // Asking costs the master time as well, so it is asked seldom until there is no page left to fetch.
     let pollMs = 500;
-    void complete.then(() => {
+    void lastPage.then(() => {
       pollMs = POLL_MS;
     });
-    const lastPage = complete.catch(() => {});
     let state = crawl;
     while (state.status !== "finished") {
       if (performance.now() > deadline || ["failed", "closed"].includes(state.status)) {

@@ -9,16 +9,13 @@ import { pidListeningOn } from "./process-meter.mjs";
 import { complaintsAbout, ServedSite } from "./served-site.mjs";
 import { runStandalone } from "./standalone-run.mjs";
 
-/** What is run, by name, in the order of a round. */
-export const VARIANTS = {
+const RUNNERS = {
   floor1: (options) => runFloor({ ...options, processes: 1 }),
   floor2: (options) => runFloor({ ...options, processes: 2 }),
   standalone: runStandalone,
   cluster1: (options) => runCluster({ ...options, workers: 1 }),
   cluster2: (options) => runCluster({ ...options, workers: 2 }),
 };
-
-export const NEEDS_SERVERS = new Set(["cluster1", "cluster2"]);
 
 /**
  * Crawls the synthetic site in every variant, in turns, so that a machine that gets slower or faster meanwhile
@@ -48,7 +45,7 @@ export async function benchCrawls(options) {
           signal.throwIfAborted();
           const profile = await Profile.for(options.profileDir, `round-${round}-${pages}`);
           const deadlineMs = 60_000 + 20 * pages;
-          const run = await VARIANTS[variant]({
+          const run = await RUNNERS[variant]({
             ...{ children, site, pages, dist, dataDir, servers, concurrency, profile, deadlineMs },
           });
           const summary = summaryOf(run, { variant, round, pages });
@@ -123,13 +120,13 @@ function withPids({ amqpUrl, mongodbUri }) {
   return {
     amqpUrl: firstAmqpUrl,
     mongodbUri,
-    rabbitmqPid: pidAt(new URL(firstAmqpUrl).host, 5_672),
-    mongodPid: pidAt(mongodbHost, 27_017),
+    rabbitmqPid: pidAt(new URL(firstAmqpUrl).host, 5_672, "beam.smp"),
+    mongodPid: pidAt(mongodbHost, 27_017, "mongod"),
   };
 }
 
-function pidAt(host, defaultPort) {
+function pidAt(host, defaultPort, program) {
   const [, name, port] = /^(.*?)(?::(\d+))?$/.exec(host);
   const isHere = name === "localhost" || name === "[::1]" || name.startsWith("127.");
-  return isHere ? pidListeningOn(Number(port ?? defaultPort)) : undefined;
+  return isHere ? pidListeningOn(Number(port ?? defaultPort), program) : undefined;
 }

@@ -16,7 +16,7 @@ export class ProcessMeter {
   /** @param {readonly { name: string, pid: number | undefined }[]} subjects processes to be measured from now on */
   constructor(subjects) {
     for (const { name, pid } of subjects) this.add(name, pid);
-    this.#timer = setInterval(() => this.#sample(), SAMPLE_MS);
+    this.#timer = setInterval(() => this.#sample(), SAMPLE_MS).unref();
   }
 
   add(name, pid) {
@@ -94,8 +94,11 @@ function machineTicks() {
   return { all, busy: all - idle - iowait, cores: lines.filter((line) => /^cpu\d/.test(line)).length };
 }
 
-/** The process that listens on a loopback port of this machine, if it can be told. */
-export function pidListeningOn(port) {
+/**
+ * The process that listens on a port of this machine, if it can be told and is the program that is expected:
+ * what listens for a container is only its proxy.
+ */
+export function pidListeningOn(port, program) {
   const inodes = new Set();
   for (const table of ["/proc/net/tcp", "/proc/net/tcp6"]) {
     for (const line of (readProc(table) ?? "").split("\n").slice(1)) {
@@ -108,7 +111,8 @@ export function pidListeningOn(port) {
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       for (const descriptor of readdirSync(`/proc/${pid}/fd`)) {
-        if (inodes.has(readlinkSync(`/proc/${pid}/fd/${descriptor}`))) return Number(pid);
+        if (!inodes.has(readlinkSync(`/proc/${pid}/fd/${descriptor}`))) continue;
+        if (readProc(`/proc/${pid}/comm`)?.trim() === program) return Number(pid);
       }
     } catch {
       // Gone meanwhile, or not ours to look at.

@@ -29,6 +29,9 @@ export async function runStandalone({ children, site, pages, dist, dataDir, prof
       line,
       finishedAt: Number(process.hrtime.bigint()),
     }));
+    // Each is awaited below; until then, one that fails is no unhandled failure.
+    usage.catch(() => {});
+    ended.catch(() => {});
     await Promise.race([begun, ended]);
     const meter = new ProcessMeter([
       { name: "worker 1", pid: child.pid },

@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /** `npm run bench -- crawl`: see docs/performance.md. */
-import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { benchCrawls, NEEDS_SERVERS, VARIANTS } from "../bench/crawl-bench.mjs";
 import { judge, summarize, tablesOf } from "../bench/crawl-report.mjs";
+import { NEEDS_SERVERS, VARIANTS } from "../bench/variants.mjs";
+import { prepare } from "./prepare.mjs";
+import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
 const GROWTH = 10;
@@ -30,12 +31,19 @@ RabbitMQ and MongoDB are those of AMQP_URL and MONGODB_URI, else private ones ar
 
 class UsageError extends Error {}
 
+const SIGNALS = { SIGINT: 130, SIGTERM: 143 };
+const stopping = new AbortController();
+const report = (line) => process.stderr.write(`${line}\n`);
 process.exitCode = await main().catch((error) => {
-  if (error instanceof UsageError) {
-    console.error(error.message);
+  if (stopping.signal.aborted) {
+    report(stopping.signal.reason.message);
+    return stopping.signal.reason.exitCode;
+  }
+  if (error instanceof UsageError || error instanceof SetupError) {
+    report(error.message);
     return 2;
   }
-  console.error(error);
+  report(error.stack);
   return 1;
 });
 
@@ -45,25 +53,25 @@ async function main() {
     console.log(USAGE);
     return 0;
   }
-  if (options.dist === undefined) build();
-  const stopping = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"]) {
+  for (const [name, exitCode] of Object.entries(SIGNALS)) {
     process.on(name, () => {
-      // The second time there is no cleaning up; on exit every process of ours is killed all the same.
-      if (stopping.signal.aborted) process.exit(1);
-      console.error(`\n${name}: stopping`);
-      stopping.abort(new Error(`stopped by ${name}`));
+      // The second time there is no cleaning up; every process of ours ends with this one all the same.
+      if (stopping.signal.aborted) process.exit(exitCode);
+      stopping.abort(Object.assign(new Error(`stopped by ${name}`), { exitCode }));
     });
   }
+  if (options.dist === undefined) await prepare({ report });
+  // Not before packages are installed.
+  const { benchCrawls } = await import("../bench/crawl-bench.mjs");
   const needsServers = options.variants.some((variant) => NEEDS_SERVERS.has(variant));
-  const servers = needsServers ? await startServersOnce() : undefined;
+  const servers = needsServers ? await startServers({ purpose: "bench", report }) : undefined;
   let runs;
   try {
     runs = await benchCrawls({
       ...options,
       dist: options.dist ?? path.join(ROOT, "dist"),
       ...(servers !== undefined && { servers }),
-      report: (line) => console.error(line),
+      report,
       signal: stopping.signal,
     });
   } finally {
@@ -126,28 +134,11 @@ function wholeNumber(flag, text, least) {
 function variantsOf(only) {
   const names = only.split(",").flatMap((name) => (name === "floor" ? ["floor1", "floor2"] : [name.trim()]));
   for (const name of names) {
-    if (!Object.hasOwn(VARIANTS, name)) {
-      throw new UsageError(`--only: no "${name}"; there are floor, ${Object.keys(VARIANTS).join(", ")}`);
+    if (!VARIANTS.includes(name)) {
+      throw new UsageError(`--only: no "${name}"; there are floor, ${VARIANTS.join(", ")}`);
     }
   }
-  return Object.keys(VARIANTS).filter((name) => names.includes(name));
-}
-
-function build() {
-  const { status } = spawnSync("npm", ["run", "--silent", "build"], { cwd: ROOT, stdio: "inherit" });
-  if (status !== 0) throw new Error("the build failed");
-}
-
-/** @returns {Promise<{ amqpUrl: string, mongodbUri: string, stop(): Promise<void> }>} */
-async function startServersOnce() {
-  const { AMQP_URL: amqpUrl, MONGODB_URI: mongodbUri } = process.env;
-  if (amqpUrl && mongodbUri) return { amqpUrl, mongodbUri, stop: async () => {} };
-  const { startServers } = await import("./servers.mjs");
-  return startServers({
-    dataDir: path.join(ROOT, ".warren"),
-    purpose: "bench",
-    report: (line) => console.error(line),
-  });
+  return VARIANTS.filter((name) => names.includes(name));
 }
 
 async function writeJson({ json, sizes, rounds, profileDir }, runs) {
