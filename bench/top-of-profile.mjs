@@ -1,5 +1,5 @@
 /**
- * The functions in which a .cpuprofile spent most time themselves.
+ * The functions in which a .cpuprofile spent most time themselves, and the same by package or file.
  *
  * usage: node bench/top-of-profile.mjs FILE [ROWS]
  */
@@ -21,26 +21,41 @@ try {
 }
 
 const { nodes, samples, timeDeltas } = profile;
-const places = new Map(nodes.map(({ id, callFrame }) => [id, placeOf(callFrame)]));
-const selfMicroseconds = new Map();
+const frames = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]));
+const byFunction = new Map();
+const byOwner = new Map();
+let total = 0;
+let idle = 0;
 for (let index = 0; index < samples.length; index += 1) {
-  const place = places.get(samples[index]);
+  const frame = frames.get(samples[index]);
   // A sample stands for the time until the next one.
-  selfMicroseconds.set(place, (selfMicroseconds.get(place) ?? 0) + (timeDeltas[index + 1] ?? 0));
+  const microseconds = timeDeltas[index + 1] ?? 0;
+  total += microseconds;
+  if (frame.functionName === "(idle)") {
+    idle += microseconds;
+    continue;
+  }
+  add(byFunction, placeOf(frame), microseconds);
+  add(byOwner, ownerOf(frame), microseconds);
 }
-const total = [...selfMicroseconds.values()].reduce((sum, value) => sum + value, 0);
-const idle = selfMicroseconds.get("(idle)") ?? 0;
 const busy = total - idle;
-const top = [...selfMicroseconds]
-  .filter(([place]) => place !== "(idle)")
-  .sort(([, a], [, b]) => b - a)
-  .slice(0, Number(rowsWanted));
 
 console.log(`${path.basename(file)}: ${seconds(total)} s, busy ${seconds(busy)} s\n`);
-console.log(" self ms   busy %  function");
-for (const [place, microseconds] of top) {
-  const share = ((100 * microseconds) / busy).toFixed(1);
-  console.log(`${(microseconds / 1_000).toFixed(1).padStart(8)}  ${share.padStart(6)}  ${place}`);
+print("function", byFunction, Number(rowsWanted));
+print("package or file", byOwner, Math.ceil(Number(rowsWanted) / 2));
+
+function add(sums, key, value) {
+  sums.set(key, (sums.get(key) ?? 0) + value);
+}
+
+function print(what, sums, rows) {
+  console.log(` self ms   busy %  ${what}`);
+  const top = [...sums].sort(([, a], [, b]) => b - a).slice(0, rows);
+  for (const [name, microseconds] of top) {
+    const share = ((100 * microseconds) / busy).toFixed(1);
+    console.log(`${(microseconds / 1_000).toFixed(1).padStart(8)}  ${share.padStart(6)}  ${name}`);
+  }
+  console.log("");
 }
 
 function seconds(microseconds) {
@@ -48,7 +63,18 @@ function seconds(microseconds) {
 }
 
 function placeOf({ functionName, url, lineNumber }) {
-  if (url === "") return functionName === "" ? "(anonymous)" : functionName;
-  const local = url.startsWith("file:") ? path.relative(process.cwd(), fileURLToPath(url)) : url;
-  return `${functionName === "" ? "(anonymous)" : functionName}  ${local}:${lineNumber + 1}`;
+  const name = functionName === "" ? "(anonymous)" : functionName;
+  return url === "" ? name : `${name}  ${fileOf(url)}:${lineNumber + 1}`;
+}
+
+/** Whose code it is: a package, a file of ours, or a part of the runtime. */
+function ownerOf({ functionName, url }) {
+  if (url === "") return functionName.startsWith("(") ? functionName : "(native)";
+  const file = fileOf(url);
+  const [, owner] = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(file) ?? [];
+  return owner ?? file;
+}
+
+function fileOf(url) {
+  return url.startsWith("file:") ? path.relative(process.cwd(), fileURLToPath(url)) : url;
 }
