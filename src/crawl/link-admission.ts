@@ -1,6 +1,6 @@
-import { LRUCache } from "lru-cache";
 import type { Crawl } from "./crawl.js";
 import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
+import { RecentKeys } from "./recent-keys.js";
 import { type CompiledScope, compileScope } from "./scope.js";
 import type { SpiderRequest } from "./spider.js";
 import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "./url.js";
@@ -22,13 +22,13 @@ export class LinkAdmission {
    * Canonical form to the smallest depth at which it was let through: as a page; as a file +0.5, since a
    * page at that depth says more; as too deep +0.9, since a file says more than that.
    */
-  readonly #seen: LRUCache<string, number> | undefined;
+  readonly #seen: RecentKeys | undefined;
 
   /** @param rememberedUrls how many URLs are remembered at most; 0 remembers none */
   constructor(crawl: Crawl, rememberedUrls: number) {
     this.#crawl = crawl;
     this.#scope = compileScope(crawl.scope, crawl.seeds);
-    this.#seen = rememberedUrls > 0 ? new LRUCache({ max: rememberedUrls }) : undefined;
+    this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
   }
 
   forget(): void {
