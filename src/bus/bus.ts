@@ -16,7 +16,7 @@ export type BusOptions = {
   /** Prefix of every name on the broker. */
   readonly namespace: string;
   readonly identity: Identity;
-  /** A peer that is silent for two of these is gone, in seconds. @default 10 */
+  /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
   readonly heartbeatSeconds?: number;
   /** Longest time for one attempt to connect, in milliseconds. @default 10_000 */
   readonly connectTimeoutMs?: number;
@@ -96,7 +96,7 @@ export class Bus implements Service {
       logger,
       ...(metrics !== undefined && { metrics }),
     });
-    this.deadLetters = new DeadLetters(names, publisher, consuming);
+    this.deadLetters = new DeadLetters({ names, publisher, consuming, clock, logger });
   }
 
   /** Whether messages can be sent and taken now. */
@@ -106,10 +106,17 @@ export class Bus implements Service {
 
   /**
    * Resolves when the bus can be used; from then on it is kept up until `stop`.
-   * @throws ConfigError when trying again cannot help: a wrong URL, password or virtual host
+   * @throws ConfigError when trying again cannot help: a wrong URL, password or virtual host, or a queue that
+   *   exists with other arguments
+   * @throws BusStoppedError when it was stopped meanwhile
    */
   async start(): Promise<void> {
-    await Promise.all([this.#consuming.start(), this.#publishing.start()]);
+    try {
+      await Promise.all([this.#consuming.start(), this.#publishing.start()]);
+    } catch (error) {
+      await Promise.all([this.#consuming.stop(), this.#publishing.stop()]);
+      throw error;
+    }
   }
 
   /** Waits a while for what is under way to be confirmed, then closes. */

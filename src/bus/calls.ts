@@ -1,12 +1,14 @@
 import { randomUUID } from "node:crypto";
-import type { Channel, ConsumeMessage } from "amqplib";
+import { setMaxListeners } from "node:events";
+import type { ConsumeMessage } from "amqplib";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import { AtHand } from "./at-hand.js";
 import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
 import { CallError, callErrorCodeOf } from "./errors.js";
-import { parseReply, parseRequest } from "./messages.js";
+import { expirationOf, parseReply, parseRequest } from "./messages.js";
 import type { Outgoing, Publisher, PublishOutcome } from "./publisher.js";
 import { COMMAND_KEY, type Names } from "./topology.js";
 
@@ -51,9 +53,32 @@ export type Stop = () => Promise<void>;
 type Answer =
   | { readonly ok: true; readonly result: unknown }
   | { readonly ok: false; readonly error: CallError };
-type Waiter = (answer: Answer, node: string | undefined) => void;
+/** Someone who waits for answers: told of each, or that there will be no more. */
+type Waiter = {
+  readonly take: (answer: Answer, node: string | undefined) => void;
+  readonly lose: () => void;
+};
+
+/** Why a call is over. */
+type Ending =
+  | { readonly kind: "enough" | "timeout" | "cancelled" | "lost" }
+  | { readonly kind: "unsent"; readonly error: CallError };
+
+type Address = {
+  /** For people. */
+  readonly whom: string;
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly publisher: Publisher;
+  readonly mandatory: boolean;
+};
+
+type Request = { readonly type: string; readonly args: Args };
 
 const DEFAULT_TIMEOUT_MS = 10_000;
+
+/** How long a stop waits for calls at hand, in milliseconds. */
+const STOP_GRACE_MS = 5_000;
 
 /** Calls that are worked on at once, of those that any master may answer. */
 const MASTER_PREFETCH = 64;
@@ -104,7 +129,7 @@ export class Calls {
         { noAck: true },
       );
       this.#replyQueue = queue;
-      signal.addEventListener("abort", () => this.#abandonAll(), { once: true });
+      signal.addEventListener("abort", () => this.#loseAll(), { once: true });
     });
   }
 
@@ -115,57 +140,48 @@ export class Calls {
 
   /** @throws CallError what the node answered; `unavailable` at once when it is not there; `timeout` */
   callNode(node: string, type: string, args: Args = {}, options: CallOptions = {}): Promise<unknown> {
-    const to = { exchange: this.#names.node(node), routingKey: COMMAND_KEY, publisher: this.#risky };
-    return this.#call(`node "${node}"`, to, type, args, options);
+    const to = this.#toNode(node);
+    return this.#call(to, { type, args }, options);
   }
 
   /** Calls whichever master is free. @throws CallError */
   callMaster(type: string, args: Args = {}, options: CallOptions = {}): Promise<unknown> {
-    const to = { exchange: "", routingKey: this.#names.master(), publisher: this.#publisher };
-    return this.#call("any master", to, type, args, options);
+    const to = {
+      whom: "any master",
+      exchange: "",
+      routingKey: this.#names.master(),
+      publisher: this.#publisher,
+      mandatory: true,
+    };
+    return this.#call(to, { type, args }, options);
   }
 
   /** Tells a node something, without waiting for what it makes of it. @throws CallError `unavailable` */
-  async commandNode(node: string, type: string, args: Args = {}, options: CallOptions = {}): Promise<void> {
-    const message = request(this.#names.node(node), COMMAND_KEY, { type, args }, {});
-    const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    const [outcome] = await this.#risky.publish([message], AbortSignal.timeout(timeoutMs));
-    if (outcome?.ok === false) throw unavailable(`node "${node}"`, outcome);
+  commandNode(node: string, type: string, args: Args = {}, options: CallOptions = {}): Promise<void> {
+    return this.#tell(this.#toNode(node), { type, args }, options);
   }
 
-  /** Tells every node something. Nodes that are away miss it. */
-  async broadcast(type: string, args: Args = {}): Promise<void> {
-    const message = request(this.#names.broadcast(), "", { type, args }, { mandatory: false });
-    const [outcome] = await this.#publisher.publish([message], AbortSignal.timeout(DEFAULT_TIMEOUT_MS));
-    if (outcome?.ok === false) throw unavailable("the nodes", outcome);
+  /** Tells every node something. Nodes that are away miss it. @throws CallError `unavailable` */
+  broadcast(type: string, args: Args = {}): Promise<void> {
+    return this.#tell(this.#toNodes(), { type, args }, {});
   }
 
-  /** Calls every node and gathers what they answer until all expected ones have, or the time is over. */
+  /**
+   * Calls every node and gathers what they answer until all expected ones have, or the time is over.
+   * @throws CallError `unavailable` when it could not be sent
+   */
   async broadcastCall(type: string, args: Args = {}, options: BroadcastCallOptions = {}): Promise<Gathered> {
-    const { timeoutMs = DEFAULT_TIMEOUT_MS, expected = [] } = options;
-    const missing = new Set(expected);
-    const answers: Gathered["answers"][number][] = [];
-    const { correlationId, over } = await this.#expect(
-      "the nodes",
-      timeoutMs,
-      options.signal,
-      (answer, node) => {
-        // Nobody's answer: the connection was lost, and no more will come.
-        if (node === undefined) return true;
-        answers.push({ node, ...answer });
-        missing.delete(node);
-        return expected.length > 0 && missing.size === 0;
-      },
-    );
-    const message = request(
-      this.#names.broadcast(),
-      "",
-      { type, args },
-      { mandatory: false, correlationId, replyTo: this.#replyQueue ?? "", expiration: String(timeoutMs) },
-    );
-    await this.#publisher.publish([message], AbortSignal.timeout(timeoutMs));
-    await over;
-    return { answers, silent: [...missing] };
+    const missing = new Set(options.expected);
+    const isAwaited = missing.size > 0;
+    const answers = new Map<string, Gathered["answers"][number]>();
+    const ending = await this.#ask(this.#toNodes(), { type, args }, options, (answer, node) => {
+      if (node === undefined || answers.has(node)) return false;
+      answers.set(node, { node, ...answer });
+      missing.delete(node);
+      return isAwaited && missing.size === 0;
+    });
+    if (ending.kind === "unsent") throw ending.error;
+    return { answers: [...answers.values()], silent: [...missing] };
   }
 
   /** Answers whoever handed in something, on the queue that it named. @throws BusError when it could not be sent */
@@ -205,35 +221,38 @@ export class Calls {
     return () => channel.close();
   }
 
-  /** Serves the calls that any master may answer. One is the broker's again if this process dies over it. */
+  /**
+   * Serves the calls that any master may answer. One is the broker's again if this process dies over it.
+   * @returns ends it: takes no more, and resolves when those at hand are answered
+   */
   async serveMaster(master: string, handlers: Handlers): Promise<Stop> {
-    const channel = this.#consuming.channel("master calls", async (open) => {
-      await open.channel.prefetch(MASTER_PREFETCH);
-      await open.channel.consume(this.#names.master(), (message) => {
-        if (message === null) channel.renew();
-        else void this.#serveAndAcknowledge(open.channel, open.signal, message, handlers, master);
+    const atHand = new AtHand(this.#clock);
+    let isStopping = false;
+    const supervised = this.#consuming.channel("master calls", async ({ channel, signal }) => {
+      const serve = async (message: ConsumeMessage) => {
+        await this.#serve(message, handlers, { "x-master": master });
+        if (!signal.aborted) channel.ack(message);
+      };
+      await channel.prefetch(MASTER_PREFETCH);
+      await channel.consume(this.#names.master(), (message) => {
+        if (message === null) supervised.renew();
+        else if (!isStopping) atHand.add(serve(message));
       });
     });
-    await channel.opened();
-    return () => channel.close();
-  }
-
-  async #serveAndAcknowledge(
-    channel: Channel,
-    signal: AbortSignal,
-    message: ConsumeMessage,
-    handlers: Handlers,
-    master: string,
-  ): Promise<void> {
-    await this.#serve(message, handlers, { "x-master": master });
-    if (!signal.aborted) channel.ack(message);
+    await supervised.opened();
+    return async () => {
+      // What is delivered from now on goes to another master when the channel is closed.
+      isStopping = true;
+      await atHand.settled(STOP_GRACE_MS);
+      await supervised.close();
+    };
   }
 
   async #serve(message: ConsumeMessage, handlers: Handlers, headers: Record<string, string>): Promise<void> {
     const messageId = textOf(message.properties.messageId);
     const replyTo = textOf(message.properties.replyTo);
     const correlationId = textOf(message.properties.correlationId);
-    let answer: unknown;
+    let body: Buffer;
     try {
       const { type, args } = parseRequest(message.content);
       const handle = Object.hasOwn(handlers, type) ? handlers[type] : undefined;
@@ -242,14 +261,13 @@ export class Calls {
         throw new CallError("invalid", `type: there is no "${type}" here; there are ${known}`);
       }
       const result = await handle(args, { messageId, replyTo, correlationId });
-      answer = { ok: true, result: result ?? null };
+      body = Buffer.from(JSON.stringify({ ok: true, result: result ?? null }));
     } catch (error) {
       const code = callErrorCodeOf(error);
       if (code === "internal") this.#logger.error({ err: error }, "a call failed");
-      answer = { ok: false, error: { code, message: messageOf(error) } };
+      body = Buffer.from(JSON.stringify({ ok: false, error: { code, message: messageOf(error) } }));
     }
     if (replyTo === undefined) return;
-    const body = Buffer.from(JSON.stringify(answer));
     const options = {
       contentType: "application/json",
       headers,
@@ -261,67 +279,122 @@ export class Calls {
       this.#logger.warn({ replyTo, error: outcome.error.message }, "could not answer a call");
   }
 
-  async #call(
-    whom: string,
-    to: { readonly exchange: string; readonly routingKey: string; readonly publisher: Publisher },
-    type: string,
-    args: Args,
-    options: CallOptions,
-  ): Promise<unknown> {
-    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options;
+  #toNode(node: string): Address {
+    return {
+      whom: `node "${node}"`,
+      exchange: this.#names.node(node),
+      routingKey: COMMAND_KEY,
+      publisher: this.#risky,
+      mandatory: true,
+    };
+  }
+
+  #toNodes(): Address {
+    return {
+      whom: "the nodes",
+      exchange: this.#names.broadcast(),
+      routingKey: "",
+      publisher: this.#publisher,
+      mandatory: false,
+    };
+  }
+
+  async #tell(to: Address, request: Request, options: CallOptions): Promise<void> {
+    const ending = await this.#untilOver(to, options, async (over, finish) => {
+      const [outcome] = await to.publisher.publish([messageOfRequest(to, request, {})], over);
+      if (outcome?.ok === false) finish({ kind: "unsent", error: unavailable(to.whom, outcome) });
+      else finish({ kind: "enough" });
+    });
+    if (ending.kind === "unsent") throw ending.error;
+    if (ending.kind !== "enough") throw unanswered(to, request, ending.kind, options);
+  }
+
+  async #call(to: Address, request: Request, options: CallOptions): Promise<unknown> {
     const startedAt = this.#clock.monotonic();
     let received: Answer | undefined;
-    const { correlationId, over, giveUp } = await this.#expect(whom, timeoutMs, signal, (answer) => {
+    const ending = await this.#ask(to, request, options, (answer) => {
       received = answer;
       return true;
     });
-    const message = request(
-      to.exchange,
-      to.routingKey,
-      { type, args },
-      { correlationId, replyTo: this.#replyQueue ?? "", expiration: String(timeoutMs) },
-    );
-    const [outcome] = await to.publisher.publish([message], AbortSignal.timeout(timeoutMs));
-    if (outcome?.ok === false) giveUp({ ok: false, error: unavailable(whom, outcome) });
-    await over;
-    this.#metrics?.callDuration.observe({ type }, (this.#clock.monotonic() - startedAt) / 1_000);
-    if (received === undefined) {
-      if (signal?.aborted === true)
-        throw new CallError("cancelled", `the call "${type}" to ${whom} was cancelled`);
-      throw new CallError("timeout", `${whom} did not answer "${type}" within ${timeoutMs} ms`);
+    const seconds = (this.#clock.monotonic() - startedAt) / 1_000;
+    this.#metrics?.callDuration.observe({ type: request.type }, seconds);
+    if (ending.kind === "unsent") throw ending.error;
+    if (ending.kind !== "enough" || received === undefined) {
+      throw unanswered(to, request, ending.kind === "enough" ? "lost" : ending.kind, options);
     }
     if (!received.ok) throw received.error;
     return received.result;
   }
 
-  /** A place for answers. `over` resolves when `take` says that it has enough, or the time is over. */
-  async #expect(
-    whom: string,
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
+  /** Sends a request and hands what comes back to `take`, until that says that it has enough. */
+  #ask(
+    to: Address,
+    request: Request,
+    options: CallOptions,
     take: (answer: Answer, node: string | undefined) => boolean,
-  ): Promise<{ correlationId: string; over: Promise<void>; giveUp: (answer: Answer) => void }> {
-    const deadline = AbortSignal.timeout(timeoutMs);
-    const end = signal === undefined ? deadline : AbortSignal.any([deadline, signal]);
-    if ((await this.#replies.opened(end)) === undefined) {
-      throw new CallError("unavailable", `cannot call ${whom}: RabbitMQ is away`);
-    }
+  ): Promise<Ending> {
+    const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
     const correlationId = randomUUID();
-    let finish: () => void = () => {};
-    const over = new Promise<void>((resolve) => {
-      finish = () => {
-        this.#waiting.delete(correlationId);
-        end.removeEventListener("abort", finish);
-        resolve();
-      };
+    return this.#untilOver(to, options, async (over, finish, sent) => {
+      await this.#replies.opened(over);
+      const replyTo = this.#replyQueue;
+      if (over.aborted) return;
+      if (replyTo === undefined) {
+        const error = new CallError("unavailable", `${to.whom} cannot be called: the bus is stopped`);
+        finish({ kind: "unsent", error });
+        return;
+      }
+      this.#waiting.set(correlationId, {
+        take: (answer, node) => {
+          if (take(answer, node)) finish({ kind: "enough" });
+        },
+        lose: () => finish({ kind: "lost" }),
+      });
+      over.addEventListener("abort", () => this.#waiting.delete(correlationId), { once: true });
+      const expiration = expirationOf(timeoutMs);
+      const message = messageOfRequest(to, request, { correlationId, replyTo, expiration });
+      const [outcome] = await to.publisher.publish([message], over);
+      if (outcome?.ok === false) finish({ kind: "unsent", error: unavailable(to.whom, outcome) });
+      else sent();
     });
-    end.addEventListener("abort", finish, { once: true });
-    if (end.aborted) finish();
-    const waiter: Waiter = (answer, node) => {
-      if (take(answer, node)) finish();
+  }
+
+  /** Does something that ends by itself, or when its time is over, or when whoever asked for it gives up. */
+  async #untilOver(
+    { whom }: Address,
+    { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: CallOptions,
+    run: (over: AbortSignal, finish: (ending: Ending) => void, sent: () => void) => Promise<void>,
+  ): Promise<Ending> {
+    if (signal?.aborted === true) return { kind: "cancelled" };
+    const over = new AbortController();
+    let isSent = false;
+    const timeout = (): Ending => {
+      if (isSent) return { kind: "timeout" };
+      const message = `${whom} could not be reached within ${timeoutMs} ms: RabbitMQ is away or takes no messages`;
+      return { kind: "unsent", error: new CallError("unavailable", message) };
     };
-    this.#waiting.set(correlationId, waiter);
-    return { correlationId, over, giveUp: (answer) => waiter(answer, undefined) };
+    return new Promise((resolve, reject) => {
+      const finish = (ending: Ending) => {
+        stopTimer();
+        signal?.removeEventListener("abort", cancel);
+        over.abort();
+        resolve(ending);
+      };
+      const cancel = () => finish({ kind: "cancelled" });
+      const stopTimer = this.#clock.after(timeoutMs, () => finish(timeout()));
+      if (signal !== undefined) {
+        // Many calls may well share one.
+        setMaxListeners(0, signal);
+        signal.addEventListener("abort", cancel, { once: true });
+      }
+      const sent = () => {
+        isSent = true;
+      };
+      run(over.signal, finish, sent).catch((error: unknown) => {
+        reject(error);
+        cancel();
+      });
+    });
   }
 
   #receiveReply(message: ConsumeMessage): void {
@@ -331,17 +404,12 @@ export class Calls {
       this.#late += 1;
       return;
     }
-    const node: unknown = headers?.["x-node"];
-    waiter(parseReply(message.content), typeof node === "string" ? node : undefined);
+    waiter.take(parseReply(message.content), textOf(headers?.["x-node"]));
   }
 
-  #abandonAll(): void {
+  #loseAll(): void {
     this.#replyQueue = undefined;
-    const waiting = [...this.#waiting.values()];
-    for (const waiter of waiting) {
-      const error = new CallError("unavailable", "the connection was lost while an answer was awaited");
-      waiter({ ok: false, error }, undefined);
-    }
+    for (const waiter of [...this.#waiting.values()]) waiter.lose();
   }
 }
 
@@ -349,17 +417,16 @@ function textOf(value: unknown): string | undefined {
   return typeof value === "string" && value !== "" ? value : undefined;
 }
 
-function request(
-  exchange: string,
-  routingKey: string,
-  body: { readonly type: string; readonly args: Args },
+function messageOfRequest(
+  { exchange, routingKey, mandatory }: Address,
+  { type, args }: Request,
   options: Outgoing["options"],
 ): Outgoing {
   return {
     exchange,
     routingKey,
-    body: Buffer.from(JSON.stringify(body)),
-    options: { mandatory: true, contentType: "application/json", messageId: randomUUID(), ...options },
+    body: Buffer.from(JSON.stringify({ type, args })),
+    options: { mandatory, contentType: "application/json", messageId: randomUUID(), ...options },
   };
 }
 
@@ -367,4 +434,25 @@ function unavailable(whom: string, outcome: Extract<PublishOutcome, { ok: false 
   return new CallError("unavailable", `${whom} cannot be reached: ${outcome.error.message}`, {
     cause: outcome.error,
   });
+}
+
+function unanswered(
+  { whom }: Address,
+  { type }: Request,
+  why: "timeout" | "cancelled" | "lost",
+  { timeoutMs = DEFAULT_TIMEOUT_MS }: CallOptions,
+): CallError {
+  switch (why) {
+    case "timeout":
+      return new CallError("timeout", `${whom} did not answer "${type}" within ${timeoutMs} ms`);
+    case "cancelled":
+      return new CallError("cancelled", `the call "${type}" to ${whom} was cancelled`);
+    case "lost":
+      return new CallError(
+        "unavailable",
+        `the connection was lost while ${whom} was awaited to answer "${type}"`,
+      );
+    default:
+      return why satisfies never;
+  }
 }

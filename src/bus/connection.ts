@@ -243,10 +243,11 @@ export class SupervisedConnection {
       if (!target.searchParams.has("heartbeat")) {
         target.searchParams.set("heartbeat", String(heartbeatSeconds));
       }
-      model = await connect(target.href, {
+      const socketOptions = {
         // Without, small frames wait for the peer's delayed acknowledgement: 40 ms a call.
         noDelay: true,
         timeout: connectTimeoutMs,
+        // Handed on to the socket: the only way to end an attempt, or a connection whose peer is frozen.
         signal: socket.signal,
         clientProperties: {
           connection_name: `${identity.id} (${purpose})`,
@@ -255,7 +256,8 @@ export class SupervisedConnection {
           node: identity.id,
           role: identity.role,
         },
-      });
+      };
+      model = await connect(target.href, socketOptions);
     } catch (error) {
       throw refusalOf(error, url) ?? error;
     }

@@ -59,7 +59,7 @@ export class Events {
     });
   }
 
-  /** Events that were not sent because there was no connection or no room. */
+  /** Events that were not sent because there was no connection or no room, or that cannot be written as JSON. */
   get dropped(): number {
     return this.#dropped;
   }
@@ -77,8 +77,8 @@ export class Events {
       this.#dropped += events.length;
       return;
     }
-    const body = Buffer.from(JSON.stringify(events.length === 1 ? events[0] : events));
     try {
+      const body = Buffer.from(JSON.stringify(events.length === 1 ? events[0] : events));
       this.#isFull = !open.channel.publish(this.#exchange, key, body, { contentType: "application/json" });
     } catch {
       this.#dropped += events.length;

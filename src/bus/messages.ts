@@ -187,6 +187,14 @@ function nestsDeeperThan(json: string, limit: number): boolean {
   return false;
 }
 
+/** A time to live as AMQP has it: whole milliseconds as text. Anything else would cost the channel. */
+export function expirationOf(ms: number): string {
+  return String(Math.min(MAX_EXPIRATION_MS, Math.max(0, Math.ceil(ms))));
+}
+
+/** The broker takes no more than fits into its timers. */
+const MAX_EXPIRATION_MS = 2 ** 31 - 1;
+
 const requestSchema = z.object({
   type: z.string().min(1).max(100),
   args: z.record(z.string(), z.unknown()).default({}),

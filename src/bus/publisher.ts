@@ -1,10 +1,14 @@
-import type { ConfirmChannel, Options } from "amqplib";
-import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
+import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
+import { type ConfirmChannel, IllegalOperationError, type Options } from "amqplib";
+import { messageOf } from "../lib/errors.js";
+import type { OpenChannel, SupervisedChannel, SupervisedConnection } from "./connection.js";
 import {
   type BusError,
   PublishAbandonedError,
   PublishRejectedError,
   PublishReturnedError,
+  PublishUnencodableError,
   PublishUnknownError,
 } from "./errors.js";
 
@@ -27,30 +31,62 @@ export type PublisherOptions = {
   readonly maxUnconfirmedBytes: number;
 };
 
+/** A message that waits for room. */
+type Waiting = { readonly message: Outgoing; readonly conclude: (outcome: PublishOutcome) => void };
+
+/** What is known about a channel that was used for sending. */
+type Sending = {
+  readonly open: OpenChannel<ConfirmChannel>;
+  /** How many messages of an id the broker returned; it does so before it confirms. */
+  readonly returned: Map<string, number>;
+  /** The exchange for whose absence the broker closed the channel. */
+  missingExchange: string | undefined;
+  /** The message that asked for it was come upon: those sent after it were never looked at. */
+  isCulpritFound: boolean;
+};
+
 /**
  * Sends messages and learns what became of each: taken, refused, returned because nobody takes them, or
- * unknown because the channel was lost. What is under way is bounded; senders wait for room, in their order.
+ * unknown because the channel was lost. What is under way is bounded; messages wait for room in the order in
+ * which they came, whoever sends them, so that neither a large one nor a small sender is passed over.
+ *
+ * An exchange that does not exist costs the channel. The broker works off a channel in order, so what was sent
+ * before the message with that address was routed, and what was sent after it was not: that is sent again.
  */
 export class Publisher {
   readonly #connection: SupervisedConnection;
   readonly #channel: SupervisedChannel<ConfirmChannel>;
   readonly #options: PublisherOptions;
-  /** Message ids that the broker returned; it does so before it confirms. */
-  readonly #returned = new Set<string>();
+  readonly #idPrefix = randomUUID().slice(0, 8);
+  readonly #waiting = new Set<Waiting>();
+  readonly #onQuiet = new Set<() => void>();
+  #sending: Sending | undefined;
   #unconfirmed = 0;
   #unconfirmedBytes = 0;
   #sent = 0;
-  readonly #waiting = new Set<() => void>();
+  #isAwaitingChannel = false;
 
   constructor(connection: SupervisedConnection, name: string, options: PublisherOptions) {
     this.#connection = connection;
     this.#options = options;
-    this.#channel = connection.confirmChannel(name, async ({ channel }) => {
-      this.#returned.clear();
-      channel.on("return", ({ properties }) => this.#returned.add(String(properties.messageId)));
-      channel.on("drain", () => this.#wake());
+    this.#channel = connection.confirmChannel(name, async (open) => {
+      const sending: Sending = {
+        open,
+        returned: new Map(),
+        missingExchange: undefined,
+        isCulpritFound: false,
+      };
+      const { returned } = sending;
+      open.channel.on("return", ({ properties }) => {
+        const id = String(properties.messageId);
+        returned.set(id, (returned.get(id) ?? 0) + 1);
+      });
+      open.channel.on("error", (error: unknown) => {
+        sending.missingExchange = /no exchange '(.*)' in vhost/.exec(messageOf(error))?.[1];
+      });
+      this.#sending = sending;
     });
-    connection.onUnblocked(() => this.#wake());
+    connection.onUnblocked(() => this.#pump());
   }
 
   /** Whether a message could be sent at once. */
@@ -63,30 +99,79 @@ export class Publisher {
    * @param signal ends the wait for room or a connection; those not sent by then are abandoned
    */
   async publish(messages: readonly Outgoing[], signal?: AbortSignal): Promise<readonly PublishOutcome[]> {
-    const outcomes: PublishOutcome[] = new Array(messages.length);
-    let pending = messages.length;
-    if (pending === 0) return outcomes;
-    let settle: () => void = () => {};
-    const settled = new Promise<void>((resolve) => {
-      settle = resolve;
-    });
-    const conclude = (index: number, outcome: PublishOutcome) => {
-      outcomes[index] = outcome;
-      pending -= 1;
-      if (pending === 0) settle();
-    };
-    for (let index = 0; index < messages.length; index += 1) {
-      const message = messages[index];
-      if (message === undefined) continue;
-      while (!this.#hasRoomFor(message)) {
-        if (!(await this.#roomMade(signal))) break;
+    if (messages.length === 0) return [];
+    return new Promise((resolve) => {
+      const outcomes: PublishOutcome[] = new Array(messages.length);
+      let pending = messages.length;
+      const own = messages.map(
+        (message, index): Waiting => ({
+          message,
+          conclude: (outcome) => {
+            outcomes[index] = outcome;
+            pending -= 1;
+            if (pending > 0) return;
+            signal?.removeEventListener("abort", abandon);
+            resolve(outcomes);
+          },
+        }),
+      );
+      const abandon = () => this.#abandon(own);
+      for (const waiting of own) this.#waiting.add(waiting);
+      if (signal?.aborted === true) {
+        abandon();
+        return;
       }
-      if (this.#hasRoomFor(message)) this.#send(message, (outcome) => conclude(index, outcome));
-      else
-        conclude(index, { ok: false, error: new PublishAbandonedError("gave up waiting to send a message") });
+      if (signal !== undefined) {
+        // Many senders may well share one.
+        setMaxListeners(0, signal);
+        signal.addEventListener("abort", abandon, { once: true });
+      }
+      this.#pump();
+    });
+  }
+
+  /** Resolves when nothing waits or is unconfirmed any more, or the time is over. */
+  async settled(timeoutMs: number): Promise<void> {
+    if (this.#isQuiet) return;
+    await new Promise<void>((resolve) => {
+      const finish = () => {
+        clearTimeout(timer);
+        this.#onQuiet.delete(finish);
+        resolve();
+      };
+      const timer = setTimeout(finish, timeoutMs);
+      this.#onQuiet.add(finish);
+    });
+  }
+
+  get #isQuiet(): boolean {
+    return this.#unconfirmed === 0 && this.#waiting.size === 0;
+  }
+
+  /** Sends what waits, as far as there is room. */
+  #pump(): void {
+    for (const waiting of this.#waiting) {
+      if (!this.#hasRoomFor(waiting.message) || !this.#send(waiting)) break;
     }
-    await settled;
-    return outcomes;
+    if (this.#waiting.size > 0 && this.#channel.current === undefined) void this.#pumpWhenOpen();
+    if (this.#isQuiet) for (const finish of this.#onQuiet) finish();
+  }
+
+  async #pumpWhenOpen(): Promise<void> {
+    if (this.#isAwaitingChannel) return;
+    this.#isAwaitingChannel = true;
+    const open = await this.#channel.opened();
+    this.#isAwaitingChannel = false;
+    if (open === undefined) this.#abandon([...this.#waiting]);
+    this.#pump();
+  }
+
+  #abandon(waiting: readonly Waiting[]): void {
+    for (const each of waiting) {
+      if (!this.#waiting.delete(each)) continue;
+      each.conclude({ ok: false, error: new PublishAbandonedError("gave up waiting to send a message") });
+    }
+    if (this.#isQuiet) for (const finish of this.#onQuiet) finish();
   }
 
   #hasRoomFor(message: Outgoing): boolean {
@@ -96,70 +181,83 @@ export class Publisher {
     return this.#unconfirmed === 0 || bytes <= this.#options.maxUnconfirmedBytes;
   }
 
-  #send(message: Outgoing, conclude: (outcome: PublishOutcome) => void): void {
-    const open = this.#channel.current;
-    if (open === undefined) return;
-    const { exchange, routingKey, body, options } = message;
+  /** @returns false when the channel turned out to be closing, so that the message must wait on */
+  #send(waiting: Waiting): boolean {
+    const sending = this.#sending;
+    if (sending === undefined) return false;
+    const { exchange, routingKey, body, options } = waiting.message;
     this.#sent += 1;
-    const messageId = options.messageId ?? `${this.#sent}`;
-    this.#unconfirmed += 1;
-    this.#unconfirmedBytes += body.length;
+    // Only what may be returned must be told apart; nothing else is given an id that its sender did not give it.
+    const isReturnable = options.mandatory === true;
+    const messageId = options.messageId ?? (isReturnable ? `${this.#idPrefix}-${this.#sent}` : undefined);
     const done = (error: unknown) => {
       this.#unconfirmed -= 1;
       this.#unconfirmedBytes -= body.length;
-      this.#wake();
-      if (options.mandatory === true && this.#returned.delete(messageId)) {
-        const to = exchange === "" ? routingKey : exchange;
-        conclude({ ok: false, error: new PublishReturnedError(`no queue takes messages to ${to}`) });
-      } else if (error === null || error === undefined) {
-        conclude(TAKEN);
-      } else if (open.signal.aborted || !this.isOpen) {
-        const lost = "the connection was lost before a message was confirmed";
-        conclude({ ok: false, error: new PublishUnknownError(lost, { cause: error }) });
-      } else {
-        const refused = `the broker refused a message to ${routingKey}`;
-        conclude({ ok: false, error: new PublishRejectedError(refused, { cause: error }) });
-      }
+      const outcome = outcomeOf(waiting.message, messageId, sending, error);
+      if (outcome === undefined) this.#waiting.add(waiting);
+      else waiting.conclude(outcome);
+      this.#pump();
     };
     try {
-      open.channel.publish(exchange, routingKey, body, { ...options, messageId }, done);
+      const properties = messageId === undefined ? options : { ...options, messageId };
+      sending.open.channel.publish(exchange, routingKey, body, properties, done);
     } catch (error) {
-      done(error);
+      if (error instanceof IllegalOperationError) {
+        this.#channel.renew();
+        return false;
+      }
+      this.#waiting.delete(waiting);
+      const what = `a message to ${addressOf(waiting.message)} cannot be put into AMQP: ${messageOf(error)}`;
+      waiting.conclude({ ok: false, error: new PublishUnencodableError(what, { cause: error }) });
+      return true;
     }
+    this.#waiting.delete(waiting);
+    this.#unconfirmed += 1;
+    this.#unconfirmedBytes += body.length;
+    return true;
   }
+}
 
-  /** Resolves with whether it is worth looking again. */
-  async #roomMade(signal: AbortSignal | undefined): Promise<boolean> {
-    if (signal?.aborted === true) return false;
-    if (this.#channel.current === undefined) return (await this.#channel.opened(signal)) !== undefined;
-    return new Promise((resolve) => {
-      const finish = () => {
-        this.#waiting.delete(finish);
-        signal?.removeEventListener("abort", finish);
-        resolve(signal?.aborted !== true);
-      };
-      signal?.addEventListener("abort", finish, { once: true });
-      this.#waiting.add(finish);
-    });
+/** What became of a message; undefined when it was not taken and is to be sent again. */
+function outcomeOf(
+  message: Outgoing,
+  messageId: string | undefined,
+  sending: Sending,
+  error: unknown,
+): PublishOutcome | undefined {
+  const { exchange, options } = message;
+  const to = addressOf(message);
+  if (options.mandatory === true && wasReturned(sending.returned, messageId)) {
+    return { ok: false, error: new PublishReturnedError(`no queue takes messages to ${to}`) };
   }
-
-  #wake(): void {
-    for (const finish of [...this.#waiting]) finish();
+  if (error === null || error === undefined) return TAKEN;
+  // What amqplib says of a negative acknowledgement; all other errors mean that the channel was lost.
+  if (messageOf(error) === "message nacked") {
+    const refused = `the broker refused a message to ${to}`;
+    return { ok: false, error: new PublishRejectedError(refused, { cause: error }) };
   }
-
-  /** Resolves when nothing is unconfirmed any more, or the time is over. */
-  async settled(timeoutMs: number): Promise<void> {
-    const deadline = AbortSignal.timeout(timeoutMs);
-    while (this.#unconfirmed > 0 && !deadline.aborted) {
-      await new Promise<void>((resolve) => {
-        const finish = () => {
-          this.#waiting.delete(finish);
-          deadline.removeEventListener("abort", finish);
-          resolve();
-        };
-        deadline.addEventListener("abort", finish, { once: true });
-        this.#waiting.add(finish);
-      });
+  if (sending.missingExchange !== undefined) {
+    if (sending.isCulpritFound) return undefined;
+    if (exchange === sending.missingExchange) {
+      sending.isCulpritFound = true;
+      return { ok: false, error: new PublishReturnedError(`there is no exchange ${exchange}`) };
     }
+    // Routed; what has not been written to a disk yet need not be.
+    if (options.persistent !== true) return TAKEN;
   }
+  const lost = `the connection was lost before a message to ${to} was confirmed`;
+  return { ok: false, error: new PublishUnknownError(lost, { cause: error }) };
+}
+
+function wasReturned(returned: Map<string, number>, messageId: string | undefined): boolean {
+  if (messageId === undefined || returned.size === 0) return false;
+  const count = returned.get(messageId);
+  if (count === undefined) return false;
+  if (count === 1) returned.delete(messageId);
+  else returned.set(messageId, count - 1);
+  return true;
+}
+
+function addressOf({ exchange, routingKey }: Outgoing): string {
+  return exchange === "" ? routingKey : exchange;
 }

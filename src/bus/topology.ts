@@ -97,10 +97,9 @@ export async function declareTopology(
 export function topologyError(error: unknown): ConfigError | undefined {
   const message = messageOf(error);
   if (/ACCESS[_-]REFUSED/.test(message)) {
-    return new ConfigError(
-      `AMQP_URL: the user may not declare Warren's queues and exchanges: ${message}`,
-      { cause: error },
-    );
+    return new ConfigError(`AMQP_URL: the user may not declare Warren's queues and exchanges: ${message}`, {
+      cause: error,
+    });
   }
   if (!/PRECONDITION[_-]FAILED/.test(message)) return undefined;
   return new ConfigError(

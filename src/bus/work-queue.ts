@@ -1,5 +1,7 @@
 import type { Channel, ConsumeMessage } from "amqplib";
 import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
+import { PublishReturnedError } from "./errors.js";
+import { expirationOf } from "./messages.js";
 import type { Outgoing, Publisher, PublishOutcome } from "./publisher.js";
 
 /** A message for the work queue. */
@@ -9,6 +11,8 @@ export type TaskMessage = {
   readonly headers?: Readonly<Record<string, unknown>>;
   readonly replyTo?: string;
   readonly correlationId?: string;
+  /** Shown to whoever looks at the message. */
+  readonly messageId?: string;
   /** How long it may wait in the queue, in milliseconds. */
   readonly expirationMs?: number;
 };
@@ -81,27 +85,51 @@ export class WorkQueue {
     this.#inspecting = consuming.channel("queue inspection", async () => {});
   }
 
-  /** Sends tasks, all on their way together; resolves with what became of each, in their order. */
-  publish(messages: readonly TaskMessage[], signal?: AbortSignal): Promise<readonly PublishOutcome[]> {
-    return this.#publisher.publish(
-      messages.map(
-        (message): Outgoing => ({
-          exchange: "",
-          routingKey: this.#queue,
-          body: typeof message.body === "string" ? Buffer.from(message.body) : message.body,
-          options: {
-            persistent: true,
-            mandatory: true,
-            contentType: message.contentType,
-            ...(message.headers !== undefined && { headers: { ...message.headers } }),
-            ...(message.replyTo !== undefined && { replyTo: message.replyTo }),
-            ...(message.correlationId !== undefined && { correlationId: message.correlationId }),
-            ...(message.expirationMs !== undefined && { expiration: String(message.expirationMs) }),
-          },
-        }),
-      ),
+  /**
+   * Sends tasks, all on their way together; resolves with what became of each, in their order. Should the queue
+   * be missing because someone deleted it, it is declared anew and they are sent once more.
+   */
+  async publish(messages: readonly TaskMessage[], signal?: AbortSignal): Promise<readonly PublishOutcome[]> {
+    const outcomes = await this.#publisher.publish(
+      messages.map((each) => this.#addressed(each)),
       signal,
     );
+    const returned = messages.filter((_, index) => isReturned(outcomes[index]));
+    if (returned.length === 0) return outcomes;
+    try {
+      await this.#consuming.redeclare();
+    } catch {
+      return outcomes;
+    }
+    const again = await this.#publisher.publish(
+      returned.map((each) => this.#addressed(each)),
+      signal,
+    );
+    let next = 0;
+    return outcomes.map((outcome) => {
+      if (!isReturned(outcome)) return outcome;
+      next += 1;
+      return again[next - 1] ?? outcome;
+    });
+  }
+
+  #addressed(message: TaskMessage): Outgoing {
+    const { body, contentType, headers, replyTo, correlationId, messageId, expirationMs } = message;
+    return {
+      exchange: "",
+      routingKey: this.#queue,
+      body: typeof body === "string" ? Buffer.from(body) : body,
+      options: {
+        persistent: true,
+        mandatory: true,
+        contentType,
+        ...(headers !== undefined && { headers: { ...headers } }),
+        ...(replyTo !== undefined && { replyTo }),
+        ...(correlationId !== undefined && { correlationId }),
+        ...(messageId !== undefined && { messageId }),
+        ...(expirationMs !== undefined && { expiration: expirationOf(expirationMs) }),
+      },
+    };
   }
 
   /**
@@ -182,14 +210,28 @@ function reference(deliveryTag: number): ConsumeMessage {
   return { fields: { deliveryTag } } as ConsumeMessage;
 }
 
+/** What a consumer does on the channel that it has now. */
+type Taking = {
+  readonly channel: Channel;
+  readonly signal: AbortSignal;
+  consumerTag: string | undefined;
+  prefetch: number | undefined;
+};
+
+/**
+ * What is wanted is written down at once and then brought about, one step after the other: what is asked for
+ * while a channel opens, or in quick succession, would otherwise consume twice or not at all.
+ */
 class QueueConsumer implements Consumer {
   readonly #queue: string;
   readonly #unsettled: WeakMap<AbortSignal, Unsettled>;
   readonly #handle: (delivery: TaskDelivery) => void;
   #prefetch: number;
-  #channel: SupervisedChannel | undefined;
-  #consumerTag: string | undefined;
   #isPaused = false;
+  #isStopped = false;
+  #channel: SupervisedChannel | undefined;
+  #taking: Taking | undefined;
+  #changing: Promise<void> = Promise.resolve();
 
   constructor(
     queue: string,
@@ -206,45 +248,70 @@ class QueueConsumer implements Consumer {
   async begin(connection: SupervisedConnection): Promise<void> {
     this.#channel = connection.channel("work queue", async ({ channel, signal }) => {
       this.#unsettled.set(signal, { channel, tags: new Set() });
-      await channel.prefetch(this.#prefetch);
-      this.#consumerTag = undefined;
-      if (!this.#isPaused) await this.#consumeOn(channel, signal);
+      this.#taking = { channel, signal, consumerTag: undefined, prefetch: undefined };
+      await this.#adapt();
     });
     await this.#channel.opened();
   }
 
-  async setPrefetch(prefetch: number): Promise<void> {
+  setPrefetch(prefetch: number): Promise<void> {
     this.#prefetch = prefetch;
-    const open = this.#channel?.current;
-    if (open === undefined) return;
-    // A prefetch counts for consumers that begin after it.
-    await this.#quietly(async () => {
-      const wasConsuming = this.#consumerTag !== undefined;
-      if (wasConsuming) await this.#cancel();
-      await open.channel.prefetch(prefetch);
-      if (wasConsuming && !this.#isPaused) await this.#consumeOn(open.channel, open.signal);
-    });
+    return this.#adaptOrRenew();
   }
 
-  async pause(): Promise<void> {
+  pause(): Promise<void> {
     this.#isPaused = true;
-    await this.#quietly(() => this.#cancel());
+    return this.#adaptOrRenew();
   }
 
-  async resume(): Promise<void> {
+  resume(): Promise<void> {
     this.#isPaused = false;
-    const open = this.#channel?.current;
-    if (open === undefined || this.#consumerTag !== undefined) return;
-    await this.#quietly(() => this.#consumeOn(open.channel, open.signal));
+    return this.#adaptOrRenew();
   }
 
-  stop(): Promise<void> {
-    return this.pause();
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    await this.#adaptOrRenew();
+    this.#channel?.stop();
   }
 
-  async #consumeOn(channel: Channel, signal: AbortSignal): Promise<void> {
+  /** The channel may close at any moment: when it opens again it is set up as it should be by then. */
+  async #adaptOrRenew(): Promise<void> {
+    const taking = this.#taking;
+    try {
+      await this.#adapt();
+    } catch {
+      if (taking === this.#taking) this.#channel?.renew();
+    }
+  }
+
+  #adapt(): Promise<void> {
+    const change = this.#changing.then(() => this.#bringAbout());
+    this.#changing = change.catch(() => {});
+    return change;
+  }
+
+  async #bringAbout(): Promise<void> {
+    const taking = this.#taking;
+    if (taking === undefined || taking.signal.aborted) return;
+    const { channel, consumerTag } = taking;
+    const isWanted = !this.#isPaused && !this.#isStopped;
+    if (consumerTag !== undefined && (!isWanted || taking.prefetch !== this.#prefetch)) {
+      taking.consumerTag = undefined;
+      await channel.cancel(consumerTag);
+    }
+    if (!isWanted || taking.consumerTag !== undefined) return;
+    // A prefetch counts for consumers that begin after it.
+    taking.prefetch = this.#prefetch;
+    await channel.prefetch(taking.prefetch);
+    await this.#consumeOn(taking);
+  }
+
+  async #consumeOn(taking: Taking): Promise<void> {
+    const { channel, signal } = taking;
     const tags = this.#unsettled.get(signal)?.tags;
     const { consumerTag } = await channel.consume(this.#queue, (message) => {
+      if (signal.aborted) return;
       if (message === null) {
         // Cancelled by the broker: the queue is gone, or its consumer took too long.
         this.#channel?.renew();
@@ -253,21 +320,10 @@ class QueueConsumer implements Consumer {
       tags?.add(message.fields.deliveryTag);
       this.#handle(new TaskDelivery(message, signal));
     });
-    this.#consumerTag = consumerTag;
+    taking.consumerTag = consumerTag;
   }
+}
 
-  async #cancel(): Promise<void> {
-    const tag = this.#consumerTag;
-    this.#consumerTag = undefined;
-    if (tag !== undefined) await this.#channel?.current?.channel.cancel(tag);
-  }
-
-  /** The channel may close at any moment: when it opens again it is set up as it should be by then. */
-  async #quietly(run: () => Promise<void>): Promise<void> {
-    try {
-      await run();
-    } catch {
-      this.#channel?.renew();
-    }
-  }
+function isReturned(outcome: PublishOutcome | undefined): boolean {
+  return outcome?.ok === false && outcome.error instanceof PublishReturnedError;
 }
