@@ -4,6 +4,7 @@ import type { Clock } from "../lib/clock.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import { coalesceWrites } from "./coalesced-writes.js";
 import { BusStoppedError } from "./errors.js";
 import { topologyError } from "./topology.js";
 
@@ -258,6 +259,7 @@ export class SupervisedConnection {
         },
       };
       model = await connect(target.href, socketOptions);
+      coalesceWrites(model);
     } catch (error) {
       throw refusalOf(error, url) ?? error;
     }

@@ -30,7 +30,7 @@ export type DispatcherOptions = {
   readonly batchesAtOnce: number;
   /**
    * While much is in flight, batches begin so far apart at least, in milliseconds: marking a few URLs costs
-   * the database nearly as much as marking many. @default 15
+   * the database nearly as much as marking many. @default 30
    */
   readonly gatherMs: number;
   /** URLs read ahead for one crawl on one host at most. @default 64 */
@@ -49,7 +49,7 @@ export const DISPATCHER_DEFAULTS: DispatcherOptions = {
   shardCount: 64,
   batchSize: 128,
   batchesAtOnce: 4,
-  gatherMs: 15,
+  gatherMs: 30,
   readAhead: 64,
   readAheadTotal: 20_000,
   readsAtOnce: 16,

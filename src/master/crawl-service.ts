@@ -246,7 +246,9 @@ export class CrawlService {
       known += added.known;
       for (const { host } of added.queued) hosts.add(host);
     }
-    await this.#parts.store.crawls.count(crawl.id, { queued, skipped });
+    this.#parts.store.crawls.count(crawl.id, { queued, skipped });
+    // Whoever asked sees at once what became of it.
+    await this.#parts.store.crawls.flushCounts();
     // After the frontier has them: the end of the crawl and this cannot pass each other unseen.
     const { crawl: now, reopened } = await this.#parts.store.crawls.added(crawl.id);
     if (reopened) this.#publish("crawl.resumed", crawl.id, {});

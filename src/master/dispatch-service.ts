@@ -99,9 +99,7 @@ export class DispatchService implements Service {
         },
         onDispatched: (tasks) => {
           for (const [crawl, dispatched] of countBy(tasks, (task) => task.crawl)) {
-            void store.crawls
-              .count(crawl, { queued: -dispatched, active: dispatched })
-              .catch((error: unknown) => logger.debug({ error: messageOf(error) }, "could not count"));
+            store.crawls.count(crawl, { queued: -dispatched, active: dispatched });
           }
           metrics.dispatchLag.observe(0);
         },

@@ -11,7 +11,7 @@ import {
   INBOX,
   NO_COUNTS,
 } from "../crawl/crawl.js";
-import type { Clock } from "../lib/clock.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
@@ -93,6 +93,9 @@ export type CrawlsDeps = {
   readonly clock: Clock;
 };
 
+/** How often live counts are written, in milliseconds. */
+const COUNT_EVERY_MS = 200;
+const COUNT_NAMES = Object.keys(NO_COUNTS) as (keyof CrawlCounts)[];
 const CUT_BATCH = 1_000;
 const PURGE_BATCH = 5_000;
 
@@ -121,6 +124,8 @@ const INBOX_SPEC: CrawlSpec = {
  */
 export class Crawls {
   readonly #deps: CrawlsDeps;
+  readonly #pendingCounts = new Map<string, { -readonly [Name in keyof CrawlCounts]: number }>();
+  #stopFlush: StopTimer | undefined;
 
   constructor(deps: CrawlsDeps) {
     this.#deps = deps;
@@ -311,14 +316,38 @@ export class Crawls {
     return { crawl, reopened: before.status === "finished" };
   }
 
-  /** Adds to the live counts. They are for people: a lost update is mended when the crawl finishes. */
-  async count(id: string, delta: Partial<CrawlCounts>): Promise<void> {
-    const increments: Record<string, number> = {};
-    for (const [name, change] of Object.entries(delta)) {
-      if (change !== 0) increments[`counts.${name}`] = change;
+  /**
+   * Adds to the live counts, a little later and many at once. They are for people: what is lost with a process
+   * is mended when the crawl finishes.
+   */
+  count(id: string, delta: Partial<CrawlCounts>): void {
+    let pending = this.#pendingCounts.get(id);
+    if (pending === undefined) {
+      pending = { ...NO_COUNTS };
+      this.#pendingCounts.set(id, pending);
     }
-    if (Object.keys(increments).length === 0) return;
-    await this.#deps.crawls.updateOne({ _id: id }, { $inc: increments }, { writeConcern: { w: 1 } });
+    for (const name of COUNT_NAMES) pending[name] += delta[name] ?? 0;
+    this.#stopFlush ??= this.#deps.clock.after(COUNT_EVERY_MS, () => {
+      this.flushCounts().catch(() => {});
+    });
+  }
+
+  /** Writes what `count` was told. */
+  async flushCounts(): Promise<void> {
+    this.#stopFlush?.();
+    this.#stopFlush = undefined;
+    const pending = [...this.#pendingCounts];
+    this.#pendingCounts.clear();
+    const updates = pending.flatMap(([id, delta]) => {
+      const changes = COUNT_NAMES.filter((name) => delta[name] !== 0);
+      if (changes.length === 0) return [];
+      const increments = Object.fromEntries(changes.map((name) => [`counts.${name}`, delta[name]]));
+      // Once it is over its counts are exact, and these are among them.
+      const filter = { _id: id, status: { $in: ["running", "paused"] as CrawlStatus[] } };
+      return [{ updateOne: { filter, update: { $inc: increments } } }];
+    });
+    if (updates.length === 0) return;
+    await this.#deps.crawls.bulkWrite(updates, { ordered: false, writeConcern: { w: 1 } });
   }
 
   /**

@@ -183,6 +183,7 @@ export class Store implements Service {
 
   async stop(): Promise<void> {
     this.#stopping = true;
+    await this.crawls.flushCounts().catch(() => {});
     this.#retrier.stop();
     this.#wake();
     await this.#client.close();

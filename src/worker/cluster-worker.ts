@@ -107,7 +107,7 @@ export class ClusterWorker implements Service {
       hosts: this.#store.hosts,
       clock,
       logger,
-      isIdle: () => this.#loop.isIdle,
+      expected: () => this.#loop.unfinished,
       onCommitted: (group) => this.#committed(group),
     });
     const external = new ExternalTasks({
@@ -201,7 +201,7 @@ export class ClusterWorker implements Service {
     this.#loop.settled(deliveries);
     this.#events.committed(group);
     const counts = countsOf(group);
-    await Promise.all([...counts].map(([crawl, delta]) => this.#store.crawls.count(crawl, delta)));
+    for (const [crawl, delta] of counts) this.#store.crawls.count(crawl, delta);
     const endings = members.filter(
       ({ result }) => result.ending.state !== "queued" && applied.has(result.ending.id),
     );

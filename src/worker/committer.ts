@@ -9,13 +9,15 @@ import type { Logger } from "../lib/logger.js";
 export type CommitterOptions = {
   /** Results committed together at most. @default 200 */
   readonly groupSize: number;
-  /** Longest wait of a result for others to join it, in milliseconds. @default 10 */
+  /** Longest wait of a result for others to join it, in milliseconds. @default 40 */
   readonly gatherMs: number;
   /** Groups under way at once at most. @default 2 */
   readonly groupsAtOnce: number;
 };
 
-const DEFAULTS: CommitterOptions = { groupSize: 200, gatherMs: 10, groupsAtOnce: 2 };
+const DEFAULTS: CommitterOptions = { groupSize: 200, gatherMs: 40, groupsAtOnce: 2 };
+
+const GATHER_MS_PER_EXPECTED = 1;
 
 const NOTHING_ADDED: AddResult = { queued: [], skipped: 0, known: 0 };
 
@@ -35,8 +37,8 @@ export type CommitterDeps<Context> = {
   readonly hosts: HostStates;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Whether no further result is to be expected soon, so that waiting for company is useless. */
-  readonly isIdle: () => boolean;
+  /** How many further results are to be expected soon: with none, waiting for company is useless. */
+  readonly expected: () => number;
   /** Called once a group is stored; what it throws is logged. */
   readonly onCommitted: (group: CommittedGroup<Context>) => Promise<void>;
 };
@@ -96,11 +98,14 @@ export class Committer<Context> {
 
   #consider(): void {
     if (this.#isStopped || this.#waiting.length === 0 || this.#groups >= this.#options.groupsAtOnce) return;
-    if (this.#waiting.length >= this.#options.groupSize || this.#deps.isIdle()) {
+    const expected = this.#deps.expected();
+    if (this.#waiting.length >= this.#options.groupSize || expected === 0) {
       this.#begin();
       return;
     }
-    this.#stopGathering ??= this.#deps.clock.after(this.#options.gatherMs, () => {
+    // Where little goes on a wait costs more than the round trips that it saves.
+    const gatherMs = Math.min(this.#options.gatherMs, expected * GATHER_MS_PER_EXPECTED);
+    this.#stopGathering ??= this.#deps.clock.after(gatherMs, () => {
       this.#stopGathering = undefined;
       if (this.#waiting.length > 0 && this.#groups < this.#options.groupsAtOnce) this.#begin();
     });

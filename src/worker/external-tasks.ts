@@ -171,7 +171,7 @@ export class ExternalTasks {
     acknowledge(admissible.map(({ delivery }) => delivery));
     events.added(hostsByCrawl);
     for (const [crawl, count] of countByCrawl(admissible, admitted)) {
-      await store.crawls.count(crawl, { queued: count });
+      store.crawls.count(crawl, { queued: count });
     }
     if (ended.length > 0) await replies.ended(ended.map((id) => ({ id, children: [] })));
   }

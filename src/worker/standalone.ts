@@ -106,7 +106,7 @@ export class Standalone implements Service {
         hosts,
         clock,
         logger,
-        isIdle: () => true,
+        expected: () => 0,
         onCommitted: async ({ members, links }) => {
           const hostsAdded = new Set(links.queued.map((url) => url.host));
           if (hostsAdded.size > 0) this.#dispatcher.added(crawl.id, hostsAdded);

@@ -148,9 +148,9 @@ export class TaskLoop implements Service {
     for (const delivery of deliveries) this.#held.delete(delivery);
   }
 
-  /** Whether nothing runs or waits here, so that no result is to be expected soon. */
-  get isIdle(): boolean {
-    return this.#running.size === 0 && this.#checking === 0;
+  /** Tasks here that have yet to bring a result. */
+  get unfinished(): number {
+    return this.#running.size + this.#checking + this.#waiting.length;
   }
 
   /**

@@ -232,7 +232,8 @@ describe("Crawls", () => {
       const results = { pages: [page], items: [item, { ...item, id: `${first.id}.0.1` }], files: [file] };
       await one.results.store(results);
       await one.results.store(results);
-      await one.crawls.count(id, { done: 40, queued: -3 });
+      one.crawls.count(id, { done: 40, queued: -3 });
+      await one.crawls.flushCounts();
 
       const both = await Promise.all([one.crawls.finishIfOver(id), other.crawls.finishIfOver(id)]);
 
