@@ -83,7 +83,7 @@ export class Bus implements Service {
     this.#consuming = consuming;
     const taskPublisher = new Publisher(publishing, "tasks", options);
     const publisher = new Publisher(publishing, "messages", options);
-    const risky = new Publisher(publishing, "commands to nodes", options);
+    const risky = new Publisher(publishing, "commands to nodes", { ...options, redeclares: false });
     this.#publishers = [taskPublisher, publisher, risky];
     this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
     this.events = new Events(names.events(), publishing, consuming, logger);

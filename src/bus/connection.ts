@@ -48,6 +48,13 @@ export type OpenChannel<Kind extends Channel = Channel> = {
 /** Longest time for a connection to close in good order, in milliseconds; then its socket is dropped. */
 const CLOSE_TIMEOUT_MS = 3_000;
 
+/**
+ * How long after something was found to be missing it is declared anew, in milliseconds. RabbitMQ tells the
+ * consumers of a deleted quorum queue some 30 ms later; when there is a queue of that name again by then, it
+ * tells them nothing, and hands them messages that never arrive (seen with 3.10.8).
+ */
+const REDECLARE_DELAY_MS = 1_000;
+
 /** How long a connection that is over may take to send its last bytes, in milliseconds. */
 const LINGER_MS = 500;
 
@@ -128,50 +135,61 @@ export class SupervisedConnection {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#wake();
-    for (const channel of this.#channels) channel.stop();
-    let stopTimer = () => {};
+    const channels = [...this.#channels];
+    for (const channel of channels) channel.stop();
+    const stopTimer = this.#deps.clock.after(CLOSE_TIMEOUT_MS, () => this.#socket.abort());
+    // Channels first: the request to close a connection overtakes what they have not written yet, such as the
+    // last acknowledgements. A broker that takes no messages would never answer.
+    if (!this.#isBlocked) await Promise.all(channels.map((channel) => channel.close()));
+    // What closing resolves with cannot be waited for: a connection that is lost meanwhile never answers.
     if (this.#model === undefined) this.#socket.abort();
-    else {
-      // What it resolves with cannot be waited for: a connection that is lost meanwhile never answers.
-      this.#model.close().catch(() => {});
-      stopTimer = this.#deps.clock.after(CLOSE_TIMEOUT_MS, () => this.#socket.abort());
-    }
+    else this.#model.close().catch(() => {});
     await this.#running?.catch(() => {});
     stopTimer();
   }
 
   /** A channel that is set up anew each time it opens. */
   channel(name: string, setUp: (open: OpenChannel) => Promise<void>): SupervisedChannel {
-    return this.#supervise(name, (model) => model.createChannel(), setUp);
+    return this.#supervise(name, (model) => model.createChannel(), setUp, true);
   }
 
-  /** The same, on which the broker confirms what is published. */
+  /**
+   * The same, on which the broker confirms what is published.
+   * @param redeclares whether what closes it may be that something is missing which Warren itself declares
+   */
   confirmChannel(
     name: string,
+    redeclares: boolean,
     setUp: (open: OpenChannel<ConfirmChannel>) => Promise<void>,
   ): SupervisedChannel<ConfirmChannel> {
-    return this.#supervise(name, (model) => model.createConfirmChannel(), setUp);
+    return this.#supervise(name, (model) => model.createConfirmChannel(), setUp, redeclares);
   }
 
-  /** Declares everything again, because some of it turned out to be missing. */
+  /** Declares everything again after a while, because some of it turned out to be missing. */
   async redeclare(): Promise<void> {
-    const model = this.#model;
-    if (model === undefined) return;
-    this.#declaring ??= this.#declareOn(model).finally(() => {
+    this.#declaring ??= this.#declareLater().finally(() => {
       this.#declaring = undefined;
     });
     await this.#declaring;
+  }
+
+  async #declareLater(): Promise<void> {
+    await new Promise<void>((resolve) => this.#deps.clock.after(REDECLARE_DELAY_MS, resolve));
+    if (this.#model !== undefined) await this.#declareOn(this.#model);
   }
 
   #supervise<Kind extends Channel>(
     name: string,
     create: (model: ChannelModel) => Promise<Kind>,
     setUp: (open: OpenChannel<Kind>) => Promise<void>,
+    redeclares: boolean,
   ): SupervisedChannel<Kind> {
     const channel = new SupervisedChannel<Kind>(name, create, setUp, {
       ...this.#deps,
       reconnect: this.#options.reconnect,
-      redeclare: () => this.redeclare(),
+      redeclare: async () => {
+        if (redeclares) await this.redeclare();
+      },
       onGone: (gone) => this.#channels.delete(gone),
     });
     this.#channels.add(channel);
@@ -313,7 +331,12 @@ export class SupervisedConnection {
 }
 
 /** What a connection does with its channels, of whatever kind. */
-type Supervised = { attach(model: ChannelModel): Promise<void>; detach(): void; stop(): void };
+type Supervised = {
+  attach(model: ChannelModel): Promise<void>;
+  detach(): void;
+  stop(): void;
+  close(): Promise<void>;
+};
 
 type ChannelDeps = Pick<ConnectionDeps, "logger" | "clock" | "random"> & {
   readonly reconnect: ConnectionOptions["reconnect"];
@@ -394,10 +417,11 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     open.channel.close().catch(() => {});
   }
 
-  /** Closes it for good. */
+  /** Closes it for good; what was sent on it goes out first. */
   async close(): Promise<void> {
     const open = this.#open;
     this.stop();
+    this.#deps.onGone(this);
     if (open === undefined) return;
     this.#open = undefined;
     this.#lose();
@@ -408,11 +432,10 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     });
   }
 
-  /** It will not open again. */
+  /** It will not open again; as it is now it stays open. */
   stop(): void {
     this.#isStopped = true;
     this.#stopTimer();
-    this.#deps.onGone(this);
     for (const finish of [...this.#waiting]) finish(undefined);
   }
 
@@ -422,6 +445,7 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     this.#isOpening = true;
     try {
       if (this.#triedOn === model) await this.#deps.redeclare();
+      if (this.#model !== model) throw new Error("the connection was lost meanwhile");
       this.#triedOn = model;
       await this.#openOn(model);
       this.#failures = 0;

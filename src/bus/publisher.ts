@@ -29,6 +29,8 @@ export type PublisherOptions = {
   readonly maxUnconfirmed: number;
   /** Their bytes at most. */
   readonly maxUnconfirmedBytes: number;
+  /** Whether it sends to what Warren itself declares, so that what is missing there is declared anew. @default true */
+  readonly redeclares?: boolean;
 };
 
 /** A message that waits for room. */
@@ -69,7 +71,8 @@ export class Publisher {
   constructor(connection: SupervisedConnection, name: string, options: PublisherOptions) {
     this.#connection = connection;
     this.#options = options;
-    this.#channel = connection.confirmChannel(name, async (open) => {
+    const { redeclares = true } = options;
+    this.#channel = connection.confirmChannel(name, redeclares, async (open) => {
       const sending: Sending = {
         open,
         returned: new Map(),
