@@ -30,10 +30,16 @@ function required(name: "AMQP_URL" | "MONGODB_URI"): string {
 /** A cluster of real processes in a namespace of its own, on the servers that the test run was given. */
 export class Cluster {
   readonly namespace = `t${randomBytes(5).toString("hex")}`;
-  readonly amqpUrl = required("AMQP_URL");
-  readonly mongodbUri = required("MONGODB_URI");
+  readonly amqpUrl: string;
+  readonly mongodbUri: string;
   readonly members: Member[] = [];
   #dataDir: string | undefined;
+
+  /** @param servers others than those of the test run, for tests that break them */
+  constructor(servers: { readonly amqpUrl?: string; readonly mongodbUri?: string } = {}) {
+    this.amqpUrl = servers.amqpUrl ?? required("AMQP_URL");
+    this.mongodbUri = servers.mongodbUri ?? required("MONGODB_URI");
+  }
 
   async master(environment: Record<string, string> = {}): Promise<Master> {
     const member = await this.#spawn("master", ["dist/master.js", "--port", "0"], environment);
