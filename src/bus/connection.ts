@@ -531,9 +531,9 @@ function refusalOf(error: unknown, url: string): ConfigError | undefined {
   if (/ACCESS[_-]REFUSED/.test(message)) {
     return new ConfigError(`AMQP_URL: ${shown} refused the user or password`, { cause: error });
   }
-  // The same code is given for a limit of connections, which others may make room under.
-  if (/NOT[_-]ALLOWED/.test(message) && !/limit/.test(message)) {
-    return new ConfigError(`AMQP_URL: ${shown} has no such virtual host, or not for this user: ${message}`, {
+  // All that amqplib says of a close in place of this answer; it holds back the broker's reason.
+  if (/Expected ConnectionOpenOk; got <ConnectionClose/.test(message)) {
+    return new ConfigError(`AMQP_URL: ${shown} has no such virtual host, or not for this user`, {
       cause: error,
     });
   }

@@ -75,7 +75,7 @@ export class DeadLetters {
   async send(letter: DeadLetter, report: DeadLetterReport, signal?: AbortSignal): Promise<void> {
     const { contentType, messageId, replyTo, correlationId, headers } = letter;
     // What the broker noted belongs to this passage; sent on, it would be read as the next one's.
-    const { "x-death": _death, ...kept } = headers;
+    const { "x-death": _death, "x-delivery-count": _count, ...kept } = headers;
     const ours = {
       "x-reason": report.reason,
       "x-error": report.error.slice(0, MAX_ERROR_CHARACTERS),

@@ -11,6 +11,7 @@ import { Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
 import { BusCalls } from "./bus-calls.js";
 import { CrawlService } from "./crawl-service.js";
+import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
 import { Janitor } from "./janitor.js";
@@ -70,6 +71,7 @@ export class Master implements Service {
       feed,
       nodes,
       new BusCalls({ masterId: id, bus, crawls, nodes, store, clock, logger }),
+      new DeadLetterRelay({ bus, metrics, logger }),
       new Janitor({ store, bus, crawls, clock, logger }),
       dispatching,
     ];

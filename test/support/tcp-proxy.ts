@@ -10,7 +10,7 @@ export class TcpProxy {
   #port = 0;
   #isFrozen = false;
 
-  /** @param target where the server really is; its port must be given */
+  /** @param target where the server really is */
   constructor(target: string) {
     this.#target = new URL(target);
   }
@@ -79,7 +79,7 @@ export class TcpProxy {
   }
 
   #join(client: Socket): void {
-    const server = connect(Number(this.#target.port), this.#target.hostname);
+    const server = connect(Number(this.#target.port || 5672), this.#target.hostname);
     const pair = { client, server };
     this.#pairs.add(pair);
     const end = () => {
