@@ -223,7 +223,7 @@ export class ClusterWorker implements Service {
   async #giveUp(delivery: TaskDelivery, reason: DeadLetterReason, error: string): Promise<void> {
     this.#deps.logger.info({ reason, error }, "a message was given up");
     this.#deps.metrics.deadLetters.inc({ reason });
-    await this.#bus.deadLetters.send(delivery, { reason, error });
+    await this.#bus.deadLetters.send(delivery, { reason, error }, delivery.signal);
     if (delivery.replyTo !== undefined) {
       const url = delivery.body.subarray(0, 2_048).toString("utf8");
       const body = { url, state: "failed", reason, items: 0, files: 0, error: `${reason}: ${error}` };
