@@ -217,7 +217,7 @@ export function parseRequest(body: Buffer): z.infer<typeof requestSchema> {
 }
 
 const replySchema = z.discriminatedUnion("ok", [
-  z.object({ ok: z.literal(true), result: z.unknown() }),
+  z.object({ ok: z.literal(true), result: z.unknown().optional() }),
   z.object({
     ok: z.literal(false),
     error: z.object({ code: z.enum(CALL_ERROR_CODES).catch("internal"), message: z.string() }),
@@ -237,7 +237,7 @@ export function parseReply(body: Buffer): ParsedReply {
   }
   const parsed = replySchema.safeParse(value);
   if (!parsed.success) return { ok: false, error: new CallError("internal", "the answer could not be read") };
-  if (parsed.data.ok) return { ok: true, result: parsed.data.result };
+  if (parsed.data.ok) return { ok: true, result: parsed.data.result ?? null };
   const { code, message } = parsed.data.error;
   return { ok: false, error: new CallError(code, message) };
 }
