@@ -82,6 +82,9 @@ export type DispatcherDeps = {
 /** Sources passed over in one look because the frontier is being read as often as it may be. */
 const MAX_UNREAD_LOOKS = 64;
 
+/** By how much the clocks of two processes may differ that were set by the same server's, in milliseconds. */
+const CLOCK_ERROR_MS = 50;
+
 /** Time in flight from which on it is asked who has a URL, in milliseconds. */
 const QUIET_FLIGHT_MS = 1_000;
 
@@ -266,7 +269,8 @@ export class Dispatcher {
     const flight = this.#inFlight.get(end.id);
     if (flight !== undefined && flight.token === end.token) {
       const { lane } = flight.source;
-      if (end.untouched !== true) lane.learn({ lastEndedAt: end.endedAt });
+      // By our own clock, on which the delay is measured too; the worker's differs by some milliseconds.
+      if (end.untouched !== true) lane.learn({ lastEndedAt: this.#deps.clock.now() });
       this.#land(end.id, flight);
     }
     const lane = this.#lanes.get(end.host);
@@ -498,7 +502,6 @@ export class Dispatcher {
       if (url === undefined) continue;
       this.#buffered -= 1;
       turn.round.push(source);
-      if (turn.budgetSpent && isFresh(url)) continue;
       this.#takeOff(url, source);
       return { url, source };
     }
@@ -630,6 +633,11 @@ export class Dispatcher {
     if (reserved >= fresh.length) return group;
     const refused = new Set(fresh.slice(reserved).map(({ url }) => url.id));
     turn.budgetSpent = true;
+    for (const source of turn.sources) {
+      const kept = source.buffer.filter((url) => !isFresh(url));
+      this.#buffered -= source.buffer.length - kept.length;
+      source.buffer = kept;
+    }
     giveBack(refused);
     this.#deps.onBudgetSpent(turn.crawl.id);
     return group.filter(({ url }) => !refused.has(url.id));
@@ -796,7 +804,13 @@ export class Dispatcher {
       .load(lanes.map((lane) => lane.host))
       .then(
         (states) => {
-          for (const state of states) this.#lanes.get(state.host)?.learn(state);
+          for (const state of states) {
+            const { lastEndedAt } = state;
+            this.#lanes.get(state.host)?.learn({
+              ...state,
+              ...(lastEndedAt !== undefined && { lastEndedAt: lastEndedAt + CLOCK_ERROR_MS }),
+            });
+          }
           for (const lane of lanes) {
             lane.isKnown = true;
             lane.applyPoliteness(this.#crawlOf);
