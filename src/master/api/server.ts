@@ -142,7 +142,7 @@ export class ApiServer implements Service {
       },
       { prefix: "/api/v1" },
     );
-    server.after(() => refuseOtherMethods(server, methodsByPath));
+    void server.after(() => refuseOtherMethods(server, methodsByPath));
     return server;
   }
 
