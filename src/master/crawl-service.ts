@@ -246,11 +246,13 @@ export class CrawlService {
       known += added.known;
       for (const { host } of added.queued) hosts.add(host);
     }
-    this.#parts.store.crawls.count(crawl.id, { queued, skipped });
-    // Whoever asked sees at once what became of it.
-    await this.#parts.store.crawls.flushCounts();
+    const { crawls } = this.#parts.store;
     // After the frontier has them: the end of the crawl and this cannot pass each other unseen.
-    const { crawl: now, reopened } = await this.#parts.store.crawls.added(crawl.id);
+    const { crawl: reached, reopened } = await crawls.added(crawl.id);
+    crawls.count(crawl.id, { queued, skipped });
+    // Whoever asked sees at once what became of it.
+    await crawls.flushCounts();
+    const now = (await crawls.get(crawl.id)) ?? reached;
     if (reopened) this.#publish("crawl.resumed", crawl.id, {});
     if (hosts.size > 0) this.#publish("frontier.added", crawl.id, { hosts: [...hosts] });
     return { accepted: queued + skipped, known, crawl: now };

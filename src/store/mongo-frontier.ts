@@ -292,7 +292,7 @@ export class MongoFrontier implements Frontier {
    * fifth of an insertion that is refused, and half of one that is not.
    */
   async #unsettled(urls: readonly NewUrl[]): Promise<readonly NewUrl[]> {
-    const known = await this.#retrier.run("look for known URLs", () =>
+    const known = await this.#retrier.run("add URLs", () =>
       this.#urls
         .find({ _id: { $in: urls.map(({ id }) => id) } }, { batchSize: 10_000 })
         .project<Pick<UrlDocument, "_id" | "depth">>({ depth: 1 })
