@@ -88,6 +88,8 @@ export class Publisher {
         sending.missingExchange = /no exchange '(.*)' in vhost/.exec(messageOf(error))?.[1];
       });
       this.#sending = sending;
+      // What was about to be sent when it closed must not wait for the next sender to come along.
+      open.signal.addEventListener("abort", () => this.#pump(), { once: true });
     });
     connection.onUnblocked(() => this.#pump());
   }

@@ -219,13 +219,16 @@ export class DispatchService implements Service {
 
   async #send(tasks: readonly Task[]): Promise<readonly string[]> {
     const { bus, clock, logger } = this.#deps;
-    if (clock.monotonic() >= this.#certainUntil) return tasks.map((task) => task.id);
+    const certainMs = this.#certainUntil - clock.monotonic();
+    if (certainMs <= 0) return tasks.map((task) => task.id);
+    // What cannot be sent while the shards are certainly ours must not be sent later.
     const outcomes = await bus.tasks.publish(
       tasks.map((task) => ({
         body: encodeTask(task),
         contentType: TASK_CONTENT_TYPE,
         messageId: task.token,
       })),
+      AbortSignal.timeout(Math.ceil(certainMs)),
     );
     const unsent: string[] = [];
     outcomes.forEach((outcome, index) => {
