@@ -29,16 +29,19 @@ function required(name: "AMQP_URL" | "MONGODB_URI"): string {
 
 /** A cluster of real processes in a namespace of its own, on the servers that the test run was given. */
 export class Cluster {
-  readonly namespace = `t${randomBytes(5).toString("hex")}`;
+  readonly namespace: string;
   readonly amqpUrl: string;
   readonly mongodbUri: string;
   readonly members: Member[] = [];
   #dataDir: string | undefined;
 
-  /** @param servers others than those of the test run, for tests that break them */
-  constructor(servers: { readonly amqpUrl?: string; readonly mongodbUri?: string } = {}) {
-    this.amqpUrl = servers.amqpUrl ?? required("AMQP_URL");
-    this.mongodbUri = servers.mongodbUri ?? required("MONGODB_URI");
+  /** @param given servers other than those of the test run, for tests that break them; a namespace in use */
+  constructor(
+    given: { readonly amqpUrl?: string; readonly mongodbUri?: string; readonly namespace?: string } = {},
+  ) {
+    this.namespace = given.namespace ?? `t${randomBytes(5).toString("hex")}`;
+    this.amqpUrl = given.amqpUrl ?? required("AMQP_URL");
+    this.mongodbUri = given.mongodbUri ?? required("MONGODB_URI");
   }
 
   async master(environment: Record<string, string> = {}): Promise<Master> {
@@ -109,15 +112,10 @@ export class Cluster {
 
   async #removeTopology(): Promise<void> {
     const connection = await connect(this.amqpUrl);
+    const nodes = ["worker-1", "worker-2", ...this.members.map(({ name }) => name)];
     const names = {
       queues: ["tasks", "master", "dead", "tasks.dead", "rejected"],
-      exchanges: [
-        "broadcast",
-        "events",
-        "dead",
-        "rejected",
-        ...this.members.map(({ name }) => `node.${name}`),
-      ],
+      exchanges: ["broadcast", "events", "dead", "rejected", ...nodes.map((name) => `node.${name}`)],
     };
     const channel = await connection.createChannel();
     for (const name of names.queues) await channel.deleteQueue(`${this.namespace}.${name}`);

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { AddressInfo } from "node:net";
 import Fastify, { type FastifyInstance, type HTTPMethods, LogController } from "fastify";
 import type { ApiToken, Role } from "../../lib/config.js";
-import { messageOf } from "../../lib/errors.js";
+import { ConfigError, messageOf } from "../../lib/errors.js";
 import type { Service } from "../../lib/service.js";
 import { RequestError } from "../errors.js";
 import { Access, defaultRole } from "./access.js";
@@ -68,7 +68,14 @@ export class ApiServer implements Service {
     const server = this.#build();
     this.#server = server;
     const { host, port } = this.#options;
-    await server.listen({ host, port });
+    try {
+      await server.listen({ host, port });
+    } catch (error) {
+      // Taken, not ours to take, or no address of this machine: nothing that waiting would mend.
+      throw new ConfigError(`--port, --host: cannot listen on ${host}, port ${port}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
     this.#parts.logger.info({ url: this.url }, "the API is listening");
   }
 
