@@ -4,7 +4,7 @@ import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import { type Crawl, INBOX } from "./crawl.js";
-import { FetchError, SpiderError } from "./errors.js";
+import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
 import type { Ending, FailReason, Frontier, NewUrl, RedirectTarget, SkipReason } from "./frontier.js";
@@ -118,13 +118,27 @@ export class Engine {
       });
     }
     const context = { crawl, spider, admission: this.#admissionOf(crawl) };
-    const outcome = await this.#followUrl(task, context, findings, signal);
+    let outcome: Outcome;
+    try {
+      outcome = await this.#followUrl(task, context, findings, signal);
+    } catch (error) {
+      await this.#drop(crawl, findings);
+      throw error;
+    }
     if (signal.aborted) {
-      this.forget(crawl);
-      for (const file of findings.files) await this.#deps.files.discard(file.contentId);
+      await this.#drop(crawl, findings);
       return undefined;
     }
     return this.#toResult(task, findings, outcome);
+  }
+
+  /** What was found will not be stored: files go, and links must be let through again. */
+  async #drop(crawl: Crawl, findings: Findings): Promise<void> {
+    this.forget(crawl);
+    for (const file of findings.files) {
+      // What cannot be discarded now is found later, as something that nothing refers to.
+      await this.#deps.files.discard(file.contentId).catch(() => {});
+    }
   }
 
   /** Links that came out of this crawl were not stored: they must be let through again. */
@@ -317,7 +331,12 @@ export class Engine {
   ): Promise<number> {
     const { files, clock } = this.#deps;
     const name = fileNameOf(url);
-    const content = await files.save(fetched.body.stream(this.#limits.maxFileBytes), { name, contentType });
+    const content = await files
+      .save(fetched.body.stream(this.#limits.maxFileBytes), { name, contentType })
+      .catch((error: unknown) => {
+        if (error instanceof FetchError) throw error;
+        throw new StorageError(`${url} could not be stored: ${messageOf(error)}`, { cause: error });
+      });
     const record: FileRecord = {
       id: `${task.id}.${task.round}`,
       crawl: task.crawl,

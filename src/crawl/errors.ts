@@ -47,6 +47,14 @@ export class AddressRefusedError extends CrawlError {
 }
 
 /**
+ * What a task brought could not be stored for now. Not the URL's fault: it is handed back, and no attempt is
+ * counted. Not for a body that broke off while it was stored: that is a `FetchError`.
+ */
+export class StorageError extends CrawlError {
+  readonly code = "unavailable";
+}
+
+/**
  * A spider threw, took too long, or yielded something that is neither item, request nor file. Trying the page
  * again would not help. Not for a page that could not be fetched or decoded.
  */

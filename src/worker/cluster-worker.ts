@@ -34,6 +34,9 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
 };
 
+/** Time that a stopping worker keeps for storing and acknowledging, in milliseconds. */
+const STORE_GRACE_MS = 8_000;
+
 export type ClusterWorkerDeps = {
   readonly logger: Logger;
   readonly metrics: Metrics;
@@ -140,7 +143,11 @@ export class ClusterWorker implements Service {
           );
         },
       },
-      { concurrency: options.concurrency },
+      {
+        concurrency: options.concurrency,
+        // What is handed back at the last moment has to be stored and acknowledged as well.
+        drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
+      },
     );
     this.#presence = new NodePresence(
       { node: nodeId, epoch: this.#epoch, version, heartbeatMs: 2_000 },

@@ -130,7 +130,9 @@ export class CrawlView implements Service {
       const before = this.#entries.get(id);
       this.#entries.set(id, { crawl, readAtMs, usedAtMs: before?.usedAtMs ?? readAtMs });
       const wasRunning = before?.crawl?.status === "running";
-      const isSame = crawl?.status === "running" && crawl.generation === before?.crawl?.generation;
+      // What runs of a paused crawl may end.
+      const isOpen = crawl?.status === "running" || crawl?.status === "paused";
+      const isSame = isOpen && crawl.generation === before?.crawl?.generation;
       if (wasRunning && !isSame) this.#deps.onStopped(id);
     }
   }

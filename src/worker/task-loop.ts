@@ -4,7 +4,7 @@ import type { Engine, TaskResult } from "../crawl/engine.js";
 import type { FailReason } from "../crawl/frontier.js";
 import { decodeTask, handBack, TASK_CONTENT_TYPE, type Task } from "../crawl/task.js";
 import type { Clock } from "../lib/clock.js";
-import { messageOf } from "../lib/errors.js";
+import { messageOf, WarrenError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
@@ -19,6 +19,8 @@ export type TaskLoopOptions = {
   readonly concurrency: number;
   /** Longest time for one task, in milliseconds. @default 120_000 */
   readonly taskTimeoutMs: number;
+  /** How long a stop lets tasks run before it aborts them and hands them back, in ms. @default 20_000 */
+  readonly drainMs: number;
 };
 
 export type TaskLoopDeps = {
@@ -72,7 +74,7 @@ export class TaskLoop implements Service {
 
   constructor(deps: TaskLoopDeps, options: Partial<TaskLoopOptions> & Pick<TaskLoopOptions, "concurrency">) {
     this.#deps = deps;
-    this.#options = { taskTimeoutMs: 120_000, ...options };
+    this.#options = { taskTimeoutMs: 120_000, drainMs: 20_000, ...options };
   }
 
   async start(): Promise<void> {
@@ -81,15 +83,19 @@ export class TaskLoop implements Service {
     );
   }
 
-  /** Takes no more, gives back what has not begun, lets what runs end, and stores it. */
+  /** Takes no more, gives back what has not begun, lets what runs end if it does so in time, and stores it. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     await this.#consumer?.stop();
     for (const { task, delivery } of this.#waiting.splice(0))
       this.#giveBack(task, delivery, "worker stopping");
+    const stopTimer = this.#deps.clock.after(this.#options.drainMs, () => {
+      for (const { abort } of this.#running.values()) abort.abort();
+    });
     while (this.#running.size > 0 || this.#checking > 0) {
       await new Promise<void>((resolve) => this.#onQuiet.push(resolve));
     }
+    stopTimer();
     await this.#deps.external.flush();
     await this.#deps.committer.flush();
     this.#deps.committer.stop();
@@ -264,7 +270,7 @@ export class TaskLoop implements Service {
   }
 
   async #run(task: Task, delivery: TaskDelivery, crawl: Crawl, abort: AbortController): Promise<void> {
-    const { engine, committer, clock, logger, metrics } = this.#deps;
+    const { engine, committer, clock, logger } = this.#deps;
     const { taskTimeoutMs } = this.#options;
     let tookTooLong = false;
     const stopTimer = clock.after(taskTimeoutMs, () => {
@@ -274,7 +280,7 @@ export class TaskLoop implements Service {
     let result: TaskResult | undefined;
     try {
       result = await engine.run(task, crawl, abort.signal);
-      if (tookTooLong) {
+      if (tookTooLong && result === undefined) {
         result = failedAttempt(
           task,
           "timeout",
@@ -283,28 +289,37 @@ export class TaskLoop implements Service {
         );
       }
     } catch (error) {
+      if (isUnavailable(error)) {
+        stopTimer();
+        this.#end(delivery);
+        this.#giveBack(task, delivery, messageOf(error), UNAVAILABLE_WAIT_MS);
+        return;
+      }
       // Not a page's fault but ours; it counts as an attempt so that it cannot go on for ever.
       logger.error({ err: error, url: task.url }, "a task failed in a way that was not foreseen");
       result = failedAttempt(task, "spider-error", messageOf(error), clock.now());
-    } finally {
-      stopTimer();
-      this.#running.delete(delivery);
-      metrics.tasksActive.set(this.#running.size);
     }
+    stopTimer();
     if (result !== undefined) committer.add({ result, context: { task, delivery } });
     else if (!delivery.signal.aborted) this.#giveBack(task, delivery, "aborted");
+    this.#end(delivery);
+  }
+
+  #end(delivery: TaskDelivery): void {
+    this.#running.delete(delivery);
+    this.#deps.metrics.tasksActive.set(this.#running.size);
     this.#fill();
     this.#announceQuiet();
   }
 
   /** Back to the frontier untried: the state is written and the message acknowledged with the next group. */
-  #giveBack(task: Task, delivery: TaskDelivery, reason: string): void {
+  #giveBack(task: Task, delivery: TaskDelivery, reason: string, waitMs = 0): void {
     const { clock, committer } = this.#deps;
     const now = clock.now();
     const nothing = { pages: [], items: [], files: [], links: [] };
     committer.add({
       result: {
-        ...handBack(task, reason, now),
+        ...handBack(task, reason, now, now + waitMs),
         ...nothing,
         ...(task.delayMs > 0 && { hostState: { host: task.host, lastEndedAt: now } }),
       },
@@ -338,6 +353,14 @@ export class TaskLoop implements Service {
     this.#onQuiet = [];
     for (const resolve of waiting) resolve();
   }
+}
+
+/** Wait of a task that was handed back because something that it needs was away, in milliseconds. */
+const UNAVAILABLE_WAIT_MS = 1_000;
+
+/** Whether something was away that will come back: the database, as a rule. */
+function isUnavailable(error: unknown): boolean {
+  return error instanceof WarrenError && error.code === "unavailable";
 }
 
 /** Attempts after which a task that fails in an unforeseen way is given up. */
