@@ -4,63 +4,144 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 
+/** Sections, and their pages: name, title, and what they say, a paragraph each. */
 const SECTIONS = {
   burrow: {
     title: "The burrow",
+    about: "What lies under the ground, how it was dug, and why it still stands after a wet spring.",
     pages: [
       [
         "entrances",
         "Entrances",
         "A warren has many ways in. The more of them there are, the less a fox at one of them matters.",
+        "Most are hidden under brambles. Two are in the open, for those who come in a hurry.",
       ],
       [
         "chambers",
         "Chambers",
         "Work goes on in many chambers at once, each of them small, warm and easy to leave.",
+        "When one of them is lost, those who worked there begin anew in the next, with nothing but their paws.",
       ],
       [
         "runs",
         "Runs",
         "Runs join the chambers. What is carried through them arrives, even when one of them falls in.",
+        "They are wide enough for one and a half rabbits; who carries something has the right of way.",
       ],
-      ["stores", "Stores", "What must not be lost is kept in one dry place that everybody can find."],
+      [
+        "stores",
+        "Stores",
+        "What must not be lost is kept in one dry place that everybody can find.",
+        "Nothing goes in unless it was counted, and nothing that is there already is put there twice.",
+      ],
       [
         "lookout",
         "The lookout",
         "Somebody always listens. When the lookout falls silent, another takes the place.",
+        "One thump means a shadow, two mean a dog, and three mean that supper is ready.",
       ],
     ],
   },
   meadow: {
     title: "The meadow",
+    about: "What grows above, who owns it, and how to move about in it without being a nuisance.",
     pages: [
       [
         "clover",
         "Clover",
         "Clover is taken leaf by leaf and never all at once, so that there is some tomorrow.",
+        "The red kind is sweeter, the white kind lasts longer, and the kind with four leaves is a rumour.",
       ],
       [
         "paths",
         "Paths",
         "Those who walked a path before leave it marked, so that nobody walks it twice for nothing.",
+        "A path that only goes round in a circle is marked as well, after the first time.",
       ],
       [
         "hedges",
         "Hedges",
         "A hedge says where the meadow ends. A well brought up rabbit stays on this side of it.",
+        "There are gaps, of course. A gap is no invitation.",
       ],
-      ["weather", "Weather", "When it rains hard one waits, a little longer each time, and tries again."],
-      ["neighbours", "Neighbours", "Each field is visited at the pace that its owner has asked for."],
+      [
+        "weather",
+        "Weather",
+        "When it rains hard one waits, a little longer each time, and tries again.",
+        "After the third time one goes home and writes down that it rained.",
+      ],
+      [
+        "neighbours",
+        "Neighbours",
+        "Each field is visited at the pace that its owner has asked for.",
+        "Owners who put up a sign are thanked for it. Signs are read at the gate, before anything else.",
+      ],
+    ],
+  },
+  visitors: {
+    title: "Visitors",
+    about: "Who comes by, what they want, and what they are given.",
+    pages: [
+      [
+        "hares",
+        "Hares",
+        "Hares arrive fast, ask for everything and leave before it is brought.",
+        "They are asked to wait in line like everybody else.",
+      ],
+      [
+        "moles",
+        "Moles",
+        "Moles come from below and have no notion of doors. They are good at finding what was forgotten.",
+        "Their maps are in the library, as far as they can be read.",
+      ],
+      [
+        "foxes",
+        "Foxes",
+        "A fox may look like a hedge, a stone, or a very large rabbit. It is told by its teeth.",
+        "Names and clothes prove nothing; the first look at the thing itself does.",
+      ],
+      [
+        "children",
+        "School classes",
+        "They come in May, in twos, and touch everything once.",
+        "Afterwards all is counted, and it is always right, which nobody can explain.",
+      ],
     ],
   },
   library: {
     title: "The library",
+    about: "Papers, some of them to take away. Some were filed under the wrong name by a mole.",
     pages: [
-      ["maps", "Maps", "Maps of the tunnels, the old ones and the new."],
-      ["almanacs", "Almanacs", "When to sow, when to reap, and when the moon is full."],
-      ["letters", "Letters", "Letters that came back because nobody lived there any more."],
-      ["songs", "Songs", "Songs for digging, with a strong beat on the third stroke."],
-      ["recipes", "Recipes", "Seventeen ways with dandelion, of which nine are good."],
+      [
+        "maps",
+        "Maps",
+        "Maps of the tunnels, the old ones and the new.",
+        "Where they disagree, dig carefully.",
+      ],
+      [
+        "almanacs",
+        "Almanacs",
+        "When to sow, when to reap, and when the moon is full.",
+        "The forecast for the harvest is right every other year.",
+      ],
+      [
+        "recipes",
+        "Recipes",
+        "Seventeen ways with dandelion, of which nine are good.",
+        "The other eight are kept for the sake of completeness.",
+      ],
+      [
+        "songs",
+        "Songs",
+        "Songs for digging, with a strong beat on the third stroke.",
+        "The sheet has no ending in its name; sing until the tunnel is done.",
+      ],
+      [
+        "letters",
+        "Letters",
+        "Letters that came back because nobody lived there any more.",
+        "They are all kept, each with a note that says why.",
+      ],
     ],
   },
 };
@@ -92,7 +173,7 @@ const SLOW_MS = 2_000;
 export async function startDemoSite({ port = 0 } = {}) {
   const timers = new Set();
   const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url ?? "/", "http://127.0.0.1");
+    const { pathname } = new URL(`http://127.0.0.1${request.url}`);
     const origin = `http://127.0.0.1:${server.address().port}`;
     const send = (status, type, body, headers = {}) =>
       response
@@ -167,12 +248,12 @@ ${links([
 ])}`,
     ),
   );
-  for (const [name, { title, pages: entries }] of sections) {
+  for (const [name, { title, about, pages: entries }] of sections) {
     const papers =
       name === "library" ? PDFS.map(({ path, title: text }) => [path, `${text} (to print)`]) : [];
     const list = entries.map(([slug, text]) => [`/${name}/${slug}`, text]);
-    made.set(`/${name}/`, layout(title, links([...list, ...papers, ["/", "Home"]])));
-    entries.forEach(([slug, text, body], index) => {
+    made.set(`/${name}/`, layout(title, `<p>${about}</p>${links([...list, ...papers, ["/", "Home"]])}`));
+    entries.forEach(([slug, text, ...paragraphs], index) => {
       const next = entries[(index + 1) % entries.length];
       const paper = name === "library" ? PDFS[index] : undefined;
       const more = [
@@ -182,7 +263,10 @@ ${links([
       if (paper !== undefined) more.push([paper.path, `${paper.title} (to print)`]);
       // The same target under another spelling: a crawler should know it again.
       more.push([`/${name}/../${name}/${next[0]}#top`, "The same once more"]);
-      made.set(`/${name}/${slug}`, layout(text, `<p>${body}</p>${links(more)}`));
+      made.set(
+        `/${name}/${slug}`,
+        layout(text, `${paragraphs.map((body) => `<p>${body}</p>`).join("\n")}\n${links(more)}`),
+      );
     });
   }
   return made;
@@ -234,7 +318,7 @@ function pdfOf(title, lines) {
 if (process.argv[1] === import.meta.filename) {
   const { values } = parseArgs({ options: { port: { type: "string", default: "0" } } });
   const { url, pdfs } = await startDemoSite({ port: Number(values.port) });
-  process.stdout.write(
-    `${JSON.stringify({ url, pdfs: pdfs.map(({ path, sha256, bytes }) => ({ path, sha256, bytes })) })}\n`,
-  );
+  // One line of JSON; what is in the PDFs is for the caller to fetch.
+  const list = pdfs.map(({ path, sha256, bytes }) => ({ path, sha256, bytes }));
+  process.stdout.write(`${JSON.stringify({ url, pdfs: list })}\n`);
 }

@@ -1,43 +1,51 @@
-import { spawn } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, statSync, utimesSync } from "node:fs";
 import path from "node:path";
-import { SetupError } from "./servers.mjs";
+import { spawnGuarded, tailOf } from "./processes.mjs";
+import { step } from "./report.mjs";
+import { oneAtATime } from "./run-folder.mjs";
+import { SetupError } from "./setup-error.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
-const LEAST_NODE = [20, 19];
+const STATE = path.join(ROOT, ".warren");
 
 /**
- * Sees to it that packages are installed and the programs are built, each only if needed.
- * @param {{ report?: (line: string) => void }} [options]
+ * Sees to it that packages are installed and the programs are built, each only if needed. That Node is new enough is
+ * the business of node-version.mjs.
+ * @param {{ report?: import("./report.mjs").Report }} [options]
  * @throws SetupError
  */
 export async function prepare({ report = () => {} } = {}) {
-  checkNode();
-  const lock = path.join(ROOT, "package-lock.json");
-  const installed = path.join(ROOT, "node_modules", ".package-lock.json");
-  if (!existsSync(installed) || newestIn(installed) < newestIn(lock)) {
-    report("Packages: installing (npm ci) …");
-    await npm(["ci", "--no-audit", "--no-fund"], "the packages could not be installed");
-  }
-  const built = path.join(ROOT, "dist", ".tsbuildinfo");
-  const sources = [
-    path.join(ROOT, "src"),
-    path.join(ROOT, "tsconfig.json"),
-    path.join(ROOT, "tsconfig.build.json"),
-  ];
-  if (!existsSync(built) || newestIn(built) < Math.max(...sources.map(newestIn))) {
-    report("Programs: building (npm run build) …");
-    await npm(["run", "--silent", "build"], "the programs could not be built");
-  }
+  if (!needsPackages() && !needsBuild()) return;
+  // `npm start` and `npm test` may both find that there is something to do.
+  await oneAtATime(
+    { folder: path.join(STATE, "prepare"), report, what: "another run's preparations" },
+    async () => {
+      if (needsPackages()) {
+        await npm(report, "Packages: installing (npm ci)", ["ci", "--no-audit", "--no-fund"]);
+      }
+      if (needsBuild()) {
+        await npm(report, "Programs: building (npm run build)", ["run", "build"]);
+        const now = new Date();
+        // The compiler leaves it alone when nothing changed but times.
+        utimesSync(buildInfo(), now, now);
+      }
+    },
+  );
 }
 
-function checkNode() {
-  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
-  const [leastMajor, leastMinor] = LEAST_NODE;
-  if (major > leastMajor || (major === leastMajor && minor >= leastMinor)) return;
-  throw new SetupError(
-    `Node.js ${LEAST_NODE.join(".")} or newer is needed; this is ${process.versions.node}`,
-  );
+function needsPackages() {
+  // npm writes it last.
+  const installed = path.join(ROOT, "node_modules", ".package-lock.json");
+  return !existsSync(installed) || newestIn(installed) < newestIn(path.join(ROOT, "package-lock.json"));
+}
+
+function needsBuild() {
+  const sources = ["src", "tsconfig.json", "tsconfig.build.json"].map((name) => path.join(ROOT, name));
+  return !existsSync(buildInfo()) || newestIn(buildInfo()) < Math.max(...sources.map(newestIn));
+}
+
+function buildInfo() {
+  return path.join(ROOT, "dist", ".tsbuildinfo");
 }
 
 /** The newest modification time of a file, or of anything in a folder, in milliseconds. */
@@ -47,16 +55,19 @@ function newestIn(place) {
   return Math.max(0, ...readdirSync(place).map((name) => newestIn(path.join(place, name))));
 }
 
-/** Runs npm with its output shown. */
-async function npm(args, failure) {
-  const code = await new Promise((resolve, reject) => {
-    const child = spawn("npm", args, {
-      cwd: ROOT,
-      stdio: ["ignore", "inherit", "inherit"],
-      shell: process.platform === "win32",
-    });
-    child.once("error", reject);
-    child.once("exit", resolve);
+async function npm(report, what, args) {
+  const logFile = path.join(STATE, "logs", `npm-${args.at(0)}.log`);
+  mkdirSync(path.dirname(logFile), { recursive: true });
+  // The npm that runs us, if one does.
+  const { npm_execpath: running } = process.env;
+  const [command, ...first] = running?.endsWith("npm-cli.js") ? [process.execPath, running] : ["npm"];
+  await step(report, what, async () => {
+    const guarded = await spawnGuarded(command, [...first, ...args], { cwd: ROOT, logFile });
+    const { code } = await guarded.exited;
+    if (code === 0) return;
+    throw new SetupError(
+      `npm ${args.join(" ")} ended with exit code ${code}; the end of ${path.relative(ROOT, logFile)}:\n${tailOf(logFile, 40)}`,
+      { exitCode: 1 },
+    );
   });
-  if (code !== 0) throw new SetupError(`${failure}: npm ${args.join(" ")} ended with exit code ${code}`);
 }

@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, statSync, writeSync } from "node:fs";
 import path from "node:path";
 import { SetupError } from "./setup-error.mjs";
 
 const GUARD = path.join(import.meta.dirname, "guard.mjs");
 const GRACE_MS = 10_000;
+const MAX_LOG_BYTES = 10 * 2 ** 20;
 
 /**
  * @typedef {object} Guarded A process that ends when this one does.
@@ -36,6 +37,9 @@ export async function spawnGuarded(command, args, options = {}) {
   let output = "inherit";
   if (logFile !== undefined) {
     mkdirSync(path.dirname(logFile), { recursive: true });
+    // It grows from run to run where data is kept.
+    if ((statSync(logFile, { throwIfNoEntry: false })?.size ?? 0) > MAX_LOG_BYTES)
+      renameSync(logFile, `${logFile}.1`);
     output = openSync(logFile, "a");
     writeSync(output, `--- ${new Date().toISOString()} ${path.basename(command)} ---\n`);
   }

@@ -26,6 +26,28 @@ export async function claimRunFolder({ parent, name, report }) {
 }
 
 /**
+ * Does something that no two processes may do at once.
+ * @template T
+ * @param {{ folder: string, report: (line: string) => void, what: string }} options `folder`: the same for all of them
+ * @param {() => Promise<T>} action
+ * @returns {Promise<T>}
+ */
+export async function oneAtATime({ folder, report, what }, action) {
+  mkdirSync(folder, { recursive: true });
+  for (let rounds = 0; ; rounds += 1) {
+    const mine = hold(folder, "run");
+    try {
+      if (livingIn(folder, "run").length === 1) return await action();
+    } finally {
+      rmSync(mine, { force: true });
+    }
+    if (rounds === 3) report(`Waiting for ${what} …`);
+    // Not in step with others that wait.
+    await new Promise((resolve) => setTimeout(resolve, 200 + Math.random() * 200));
+  }
+}
+
+/**
  * Marks a folder as used by this process, as long as the file is there and the process lives.
  * @param {string} folder
  * @param {"run" | "guard"} kind

@@ -1,58 +1,64 @@
 // npm test: prepares, checks and tests on a real RabbitMQ and a real MongoDB. Arguments go to vitest.
+import "./node-version.mjs";
 import path from "node:path";
 import { prepare } from "./prepare.mjs";
-import { spawnGuarded } from "./processes.mjs";
+import { endAllGuarded, onEndRequested, spawnGuarded } from "./processes.mjs";
+import { reportTo } from "./report.mjs";
 import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
 const RESULTS = path.join(ROOT, ".warren", "test-results.json");
-const report = (line) => process.stderr.write(`${line}\n`);
-const args = process.argv.slice(2);
+/** The suites that every change runs; `faults` takes long and is asked for. */
+const SUITES = ["unit", "integration", "e2e"];
+const VITEST_STOP_MS = 10_000;
+const report = reportTo(process.stderr);
 
 let servers;
-let current;
+let testing;
 let isStopping = false;
 
-async function stop(code) {
-  if (isStopping) return;
-  isStopping = true;
-  await current?.stop(5_000);
-  await servers?.stop();
-  process.exit(code);
+onEndRequested((code) => void stop(code));
+try {
+  await stop(await main(process.argv.slice(2)));
+} catch (error) {
+  if (!isStopping) report(error instanceof SetupError ? error.message : error.stack);
+  await stop(error instanceof SetupError ? error.exitCode : 1);
 }
-process.on("SIGINT", () => void stop(130));
-process.on("SIGTERM", () => void stop(143));
 
-/** Runs a program of ours with its output shown; resolves with its exit code. */
-async function run(what, command, commandArgs, env = {}) {
-  report(`\n> ${what}`);
-  current = await spawnGuarded(command, commandArgs, { cwd: ROOT, env });
-  const { code } = await current.exited;
+/** @returns {Promise<number>} the exit code */
+async function main(args) {
+  await prepare({ report });
+  const checks = [
+    ["lint", ["@biomejs", "biome", "bin", "biome"], ["check", "--error-on-warnings", "."]],
+    ["types", ["typescript", "bin", "tsc"], ["-p", "tsconfig.json", "--noEmit"]],
+  ];
+  for (const [what, tool, toolArgs] of checks) {
+    const { code } = await (await start(what, tool, toolArgs)).exited;
+    if (code !== 0) return code ?? 1;
+  }
+  servers = await startServers({ purpose: "test", report });
+  const isChosen = args.some((arg) => arg.startsWith("--project") || arg.includes("faults"));
+  const projects = isChosen ? [] : SUITES.flatMap((suite) => ["--project", suite]);
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${RESULTS}`];
+  const env = { AMQP_URL: servers.amqpUrl, MONGODB_URI: servers.mongodbUri };
+  testing = await start("tests", ["vitest", "vitest.mjs"], ["run", ...reporters, ...projects, ...args], env);
+  const { code } = await testing.exited;
   return code ?? 1;
 }
 
-const tool = (name, ...rest) => [process.execPath, [path.join(ROOT, "node_modules", ...name), ...rest]];
+/** Starts a program of a package with its output shown. */
+function start(what, place, args, env = {}) {
+  report(`\n> ${what}`);
+  const program = path.join(ROOT, "node_modules", ...place);
+  return spawnGuarded(process.execPath, [program, ...args], { cwd: ROOT, env, graceMs: VITEST_STOP_MS });
+}
 
-try {
-  await prepare({ report });
-  const checks = [
-    ["lint", ...tool(["@biomejs", "biome", "bin", "biome"], "check", "--error-on-warnings", ".")],
-    ["types", ...tool(["typescript", "bin", "tsc"], "-p", "tsconfig.json", "--noEmit")],
-  ];
-  for (const check of checks) {
-    const code = await run(...check);
-    if (code !== 0) await stop(code);
-  }
-  servers = await startServers({ purpose: "test", report });
-  const suites =
-    args.length > 0 ? args : ["--project", "unit", "--project", "integration", "--project", "e2e"];
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${RESULTS}`];
-  const code = await run("tests", ...tool(["vitest", "vitest.mjs"], "run", ...reporters, ...suites), {
-    AMQP_URL: servers.amqpUrl,
-    MONGODB_URI: servers.mongodbUri,
-  });
-  await stop(code);
-} catch (error) {
-  report(error instanceof SetupError ? error.message : error.stack);
-  await stop(error instanceof SetupError ? 2 : 1);
+/** Ends everything, the tests before the servers that they use. */
+async function stop(code) {
+  if (isStopping) return new Promise(() => {});
+  isStopping = true;
+  await testing?.stop(VITEST_STOP_MS);
+  await servers?.stop();
+  await endAllGuarded();
+  process.exit(code);
 }
