@@ -1,9 +1,11 @@
 import { MongoBulkWriteError, MongoError, MongoNetworkError, MongoServerSelectionError } from "mongodb";
-import type { Clock } from "../lib/clock.js";
+import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import { StoreUnavailableError } from "./errors.js";
 
+/** An attempt that has not ended by then is not waited for any longer, in milliseconds. */
+const NO_ANSWER_MS = 8_000;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2_000;
 
@@ -43,6 +45,13 @@ export function isTransient(error: unknown): boolean {
   return typeof error.code === "number" && TRANSIENT_CODES.has(error.code);
 }
 
+/** Nothing was heard of an attempt; it may have been carried out. */
+class NoAnswerError extends Error {
+  constructor() {
+    super(`no answer within ${NO_ANSWER_MS} ms`);
+  }
+}
+
 /**
  * Makes a write again while the database is away or changes its primary. The driver itself repeats each
  * write once, and updates of many documents not at all, since it cannot know whether that is safe; here
@@ -69,9 +78,9 @@ export class Retrier {
     const startedAt = this.#clock.monotonic();
     for (let pauseMs = FIRST_PAUSE_MS, again = false; ; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
       try {
-        return await attempt(again);
+        return await this.#answered(attempt(again));
       } catch (error) {
-        if (!isTransient(error)) throw error;
+        if (!(error instanceof NoAnswerError) && !isTransient(error)) throw error;
         const spentMs = this.#clock.monotonic() - startedAt;
         if (this.#stopped || spentMs + pauseMs > this.#forMs) {
           throw new StoreUnavailableError(what, spentMs, { cause: error });
@@ -80,6 +89,22 @@ export class Retrier {
         again = true;
         await new Promise<void>((resolve) => this.#clock.after(pauseMs, resolve));
       }
+    }
+  }
+
+  /**
+   * What an attempt came to, as long as it comes to anything: a driver that waits for room in the buffer of a
+   * connection that dies at that moment never hears of it again.
+   */
+  async #answered<T>(attempt: Promise<T>): Promise<T> {
+    let stopTimer: StopTimer = () => {};
+    const late = new Promise<never>((_, reject) => {
+      stopTimer = this.#clock.after(NO_ANSWER_MS, () => reject(new NoAnswerError()));
+    });
+    try {
+      return await Promise.race([attempt, late]);
+    } finally {
+      stopTimer();
     }
   }
 
