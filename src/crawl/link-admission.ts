@@ -50,13 +50,14 @@ export class LinkAdmission {
     if (target === undefined) return undefined;
     const depth = on.depth + 1;
     const request = plain ? undefined : requestOf(wanted);
+    const seen = request?.method === undefined || request.method === "GET" ? this.#seen : undefined;
+    const seenAt = seen?.get(target.key);
+    // Nearly all links end here.
+    if (seenAt !== undefined && seenAt <= depth) return undefined;
     const skip = this.#skipReason(target, kind, depth);
     const rank = kind === "file" ? depth + 0.5 : skip === "depth" ? depth + 0.9 : depth;
-    if (this.#seen !== undefined && (request?.method === undefined || request.method === "GET")) {
-      const seenAt = this.#seen.get(target.key);
-      if (seenAt !== undefined && seenAt <= rank) return undefined;
-      this.#seen.set(target.key, rank);
-    }
+    if (seenAt !== undefined && seenAt <= rank) return undefined;
+    seen?.set(target.key, rank);
     return {
       id: urlId(this.#crawl.id, fingerprint(target.key, request)),
       crawl: this.#crawl.id,
