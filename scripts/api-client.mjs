@@ -1,6 +1,9 @@
 /** The strongest first. */
 const ROLES = ["admin", "operator", "viewer"];
 
+/** A master that does not answer for so long does not answer. */
+const TIMEOUT_MS = 10_000;
+
 /** The HTTP API of a master on this machine. */
 export class ApiClient {
   url;
@@ -44,12 +47,16 @@ export class ApiClient {
       method: "POST",
       headers: { ...this.#headers, "content-type": "application/json" },
       body: JSON.stringify(body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     return { status: response.status, body: await response.json() };
   }
 
   async #ask(route) {
-    const response = await fetch(`${this.url}${route}`, { headers: this.#headers });
+    const response = await fetch(`${this.url}${route}`, {
+      headers: this.#headers,
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
     if (!response.ok)
       throw new Error(`GET ${route} was answered with ${response.status}: ${await response.text()}`);
     return response;

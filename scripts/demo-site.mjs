@@ -173,7 +173,6 @@ const SLOW_MS = 2_000;
 export async function startDemoSite({ port = 0 } = {}) {
   const timers = new Set();
   const server = createServer((request, response) => {
-    const { pathname } = new URL(`http://127.0.0.1${request.url}`);
     const origin = `http://127.0.0.1:${server.address().port}`;
     const send = (status, type, body, headers = {}) =>
       response
@@ -181,6 +180,9 @@ export async function startDemoSite({ port = 0 } = {}) {
         .end(body);
     const html = (body, status = 200) => send(status, "text/html; charset=utf-8", body);
 
+    // A request target may also be `*` or a whole URL (RFC 9112, 3.2).
+    if (!request.url.startsWith("/")) return html(layout("Not understood", "<p>Ask for a path.</p>"), 400);
+    const { pathname } = new URL(`${origin}${request.url}`);
     const pdf = PDFS.find(({ path }) => path === pathname);
     const page = PAGES.get(pathname);
     if (pdf !== undefined) send(200, pdf.type, pdf.body);
@@ -315,9 +317,24 @@ function pdfOf(title, lines) {
   return Buffer.from(file, "latin1");
 }
 
+/** @returns {{ port: number }} */
+function readArguments(args) {
+  const { values } = parseArgs({ args, options: { port: { type: "string", default: "0" } } });
+  const port = Number(values.port);
+  if (!/^\d+$/.test(values.port) || port > 65_535)
+    throw new Error(`--port must be a whole number from 0 to 65535, not "${values.port}"`);
+  return { port };
+}
+
 if (process.argv[1] === import.meta.filename) {
-  const { values } = parseArgs({ options: { port: { type: "string", default: "0" } } });
-  const { url, pdfs } = await startDemoSite({ port: Number(values.port) });
+  let options;
+  try {
+    options = readArguments(process.argv.slice(2));
+  } catch (error) {
+    process.stderr.write(`${error.message}\n`);
+    process.exit(2);
+  }
+  const { url, pdfs } = await startDemoSite(options);
   // One line of JSON; what is in the PDFs is for the caller to fetch.
   const list = pdfs.map(({ path, sha256, bytes }) => ({ path, sha256, bytes }));
   process.stdout.write(`${JSON.stringify({ url, pdfs: list })}\n`);

@@ -7,6 +7,8 @@ import { SetupError } from "./setup-error.mjs";
 const ROOT = path.resolve(import.meta.dirname, "..");
 const READY_MS = 60_000;
 const POLL_MS = 100;
+/** How long a failure waits for the death of a member, which would be its cause. */
+const DEATH_MS = 1_000;
 /** A little more than the programs themselves take at most (WARREN_SHUTDOWN_TIMEOUT_MS). */
 const STOP_MS = 27_000;
 
@@ -64,7 +66,13 @@ export class LocalCluster {
    * @returns {Promise<T>} rejected when a member ends before it is settled
    */
   whileAlive(promise) {
-    return Promise.race([promise, ...this.#members.map(({ died }) => died)]);
+    const died = this.#members.map((member) => member.died);
+    // A request may fail before it is known that the master is gone, and would say less about it.
+    const settled = promise.catch(async (error) => {
+      await Promise.race([new Promise((resolve) => setTimeout(resolve, DEATH_MS)), ...died]);
+      throw error;
+    });
+    return Promise.race([settled, ...died]);
   }
 
   /** Ends the workers, and then the master that they tell about it. */
@@ -87,7 +95,7 @@ export class LocalCluster {
         WARREN_DATA_DIR: path.join(folder, name),
         // One for all workers would be taken by the first of them.
         WARREN_METRICS_PORT: undefined,
-        ...(this.#mayFetchLoopback && { WARREN_ALLOWED_NETWORKS: "127.0.0.0/8,::1/128" }),
+        ...(this.#mayFetchLoopback && { WARREN_ALLOWED_NETWORKS: withLoopback() }),
       },
     });
     const died = guarded.exited.then(({ code, signal }) => {
@@ -136,4 +144,10 @@ export class LocalCluster {
   #isOfThisRun(node) {
     return this.#servers.kind.mongodb !== "private" || Date.parse(node.startedAt) >= this.#startedAt;
   }
+}
+
+/** The networks that the environment allows, and loopback. */
+function withLoopback() {
+  const { WARREN_ALLOWED_NETWORKS: given } = process.env;
+  return [...(given ? [given] : []), "127.0.0.0/8", "::1/128"].join(",");
 }

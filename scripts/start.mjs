@@ -63,12 +63,25 @@ async function main(args) {
 
 /** Crawls to the end and says what came of it; true if all is well. */
 async function crawl(parts, spider, url, demo, servers) {
+  await sayWhatElseRuns(parts);
   const watched = await WatchedCrawl.start(parts, { spider, seed: url ?? demo.url });
+  // A crawl of somebody's site goes on with the next run. The demo site will be gone from its port by then.
+  stops.push(() => watched.leave({ andClose: demo !== undefined }));
   await watched.watch();
   // Other spiders store no PDFs.
   const isWhole = demo === undefined || spider !== "pdf" || (await watched.hasFiles(demo.url, demo.pdfs));
   await watched.summarize(servers);
   return watched.isFinished && isWhole;
+}
+
+/** Crawls of earlier runs go on where these ended. */
+async function sayWhatElseRuns({ api, report }) {
+  const { items } = await api.get("/api/v1/crawls?status=running&limit=50");
+  // The crawl of what comes without one is always there.
+  const others = items.filter(({ id }) => id !== "inbox");
+  if (others.length === 0) return;
+  report(`Going on as well, from before (DELETE ${api.url}/api/v1/crawls/ID closes one):`);
+  for (const { id, name, spider } of others) report(`  ${id}  ${name} (${spider})`);
 }
 
 /** Starts the demo site; gives what it says of itself in its first line. */

@@ -2,16 +2,21 @@ import { createHash } from "node:crypto";
 import { SetupError } from "./setup-error.mjs";
 
 const POLL_MS = 250;
+/** For so long the API may fail on the way: a broker or a database may be restarted under a crawl. */
+const PATIENCE_MS = 60_000;
+const CLOSE_MS = 3_000;
 /** Without a terminal: how often progress is said. */
 const SAY_MS = 2_000;
 const COUNTS = ["queued", "active", "done", "failed", "skipped", "items", "files"];
 const SAMPLE = 3;
+const SHOWN_PROBLEMS = 5;
 
 /** A crawl that was started through the API and is watched until it is over. */
 export class WatchedCrawl {
   #api;
   #report;
   #crawl;
+  #isLeft = false;
 
   /**
    * Starts it.
@@ -43,17 +48,33 @@ export class WatchedCrawl {
     return this.#crawl.status === "finished";
   }
 
+  get #isOver() {
+    return this.#crawl.status !== "running" && this.#crawl.status !== "paused";
+  }
+
+  /**
+   * Watches it no more: nothing that waits for its end hears of it again.
+   * @param {{ andClose: boolean }} options to close it takes a few seconds at most, whether that works or not
+   */
+  async leave({ andClose }) {
+    this.#isLeft = true;
+    this.#report.status?.("crawl", undefined);
+    if (!andClose || this.#isOver) return;
+    const closed = this.#api.post(`/api/v1/crawls/${this.#crawl.id}/close`, {}).catch(() => {});
+    await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, CLOSE_MS))]);
+  }
+
   /** Shows how it goes; resolves when it is over, in whatever way. */
   async watch() {
     const startedAt = performance.now();
     const pace = new Pace();
     let last = { text: "", at: Number.NEGATIVE_INFINITY };
     for (;;) {
-      this.#crawl = await this.#api.get(`/api/v1/crawls/${this.#crawl.id}`);
-      const { counts, status } = this.#crawl;
+      await this.#look();
+      const { counts } = this.#crawl;
+      const isOver = this.#isOver;
       const now = performance.now();
       const parts = COUNTS.map((name) => `${name} ${counts[name]}`).join("  ");
-      const isOver = status !== "running" && status !== "paused";
       const text = `${pace
         .at(now, counts.done + counts.failed)
         .toFixed(1)
@@ -68,6 +89,24 @@ export class WatchedCrawl {
         const rate = (counts.done + counts.failed) / Math.max(seconds, 0.001);
         this.#report(`${rate.toFixed(1).padStart(6)} pages/s  ${parts}`);
         return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  /** Asks how it stands, again and again if need be. */
+  async #look() {
+    const deadline = performance.now() + PATIENCE_MS;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const crawl = await this.#api.get(`/api/v1/crawls/${this.#crawl.id}`);
+        if (this.#isLeft) return new Promise(() => {});
+        this.#crawl = crawl;
+        return;
+      } catch (error) {
+        if (this.#isLeft) return new Promise(() => {});
+        if (performance.now() > deadline) throw error;
+        if (attempt === 2) this.#report(`No answer yet, asking again (${error.message})`);
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
@@ -115,11 +154,33 @@ export class WatchedCrawl {
     const { items } = await this.#api.get(`/api/v1/crawls/${id}/items?limit=${SAMPLE}`);
     if (items.length > 0) say("Some of its items:");
     for (const item of items) say(`  ${item.url}  ${JSON.stringify(item.data)}`);
+    await this.#sayProblems();
     say("Where to look:");
     say(`  dashboard  ${url}/`);
     if (managementUrl !== undefined) say(`  RabbitMQ   ${managementUrl}/ (guest, guest)`);
     say(`  files      ${url}/api/v1/crawls/${id}/files`);
     say(`  items      curl '${url}/api/v1/crawls/${id}/items?format=ndjson'`);
+  }
+
+  /** Says which URLs failed or were skipped, and why. */
+  async #sayProblems() {
+    const rows = [];
+    for (const state of ["failed", "skipped"]) {
+      if (this.#crawl.counts[state] === 0) continue;
+      const { items } = await this.#api.get(
+        `/api/v1/crawls/${this.#crawl.id}/urls?state=${state}&limit=${SHOWN_PROBLEMS}`,
+      );
+      rows.push(...items);
+    }
+    if (rows.length === 0) return;
+    this.#report("Some of what failed or was skipped:");
+    for (const { url, state, reason, statusCode } of rows.slice(0, SHOWN_PROBLEMS)) {
+      const why = [reason, statusCode].filter((part) => part !== undefined).join(" ");
+      this.#report(`  ${url}  ${state}${why && `: ${why}`}`);
+    }
+    if (rows.some(({ reason }) => reason === "address")) {
+      this.#report("  (private addresses are fetched only if WARREN_ALLOWED_NETWORKS has their network)");
+    }
   }
 }
 
