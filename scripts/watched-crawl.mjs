@@ -74,11 +74,12 @@ export class WatchedCrawl {
       const { counts } = this.#crawl;
       const isOver = this.#isOver;
       const now = performance.now();
-      const parts = COUNTS.map((name) => `${name} ${counts[name]}`).join("  ");
+      // It should fit into 80 columns.
+      const parts = COUNTS.map((name) => `${name} ${counts[name]}`).join(" ");
       const text = `${pace
         .at(now, counts.done + counts.failed)
         .toFixed(1)
-        .padStart(6)} pages/s  ${parts}`;
+        .padStart(5)} pages/s  ${parts}`;
       if (this.#report.status !== undefined) this.#report.status("crawl", isOver ? undefined : text);
       else if (!isOver && parts !== last.text && now - last.at >= SAY_MS) {
         this.#report(text);
@@ -87,7 +88,7 @@ export class WatchedCrawl {
       if (isOver) {
         const seconds = (now - startedAt) / 1_000;
         const rate = (counts.done + counts.failed) / Math.max(seconds, 0.001);
-        this.#report(`${rate.toFixed(1).padStart(6)} pages/s  ${parts}`);
+        this.#report(`${rate.toFixed(1).padStart(5)} pages/s  ${parts}`);
         return;
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
