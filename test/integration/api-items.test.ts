@@ -65,7 +65,7 @@ describe("items", () => {
       spider: "links",
       version: "1",
       node: "worker-1",
-      data: { title: "page 0", text: "x".repeat(400) },
+      data: { title: "page 0", text: "x".repeat(2_000) },
     });
     expect(second.body.items.map((item: { url: string }) => item.url)).toEqual([
       "http://items.test/2",
