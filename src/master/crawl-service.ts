@@ -42,6 +42,9 @@ export type CrawlServiceParts = {
   readonly logger: Logger;
 };
 
+/** How often, and how far apart, a crawl that was closed is looked at for late dispatches. */
+const MOST_LOOKS_AT_CLOSE = 10;
+const CLOSE_LOOK_MS = 100;
 const ADD_BATCH = 1_000;
 /** Longest wait for the broker to take a command to all nodes, in milliseconds. */
 const BROADCAST_WAIT_MS = 1_000;
@@ -113,8 +116,7 @@ export class CrawlService {
   async close(id: string): Promise<CrawlView> {
     const { generation } = await this.#change(id, "closed", () => this.#parts.store.crawls.close(id));
     const told = this.#tellNodes("cancel-crawl", { crawl: id, generation });
-    await this.#parts.store.frontier.releaseCrawl(id);
-    await this.#parts.store.crawls.recount(id);
+    await this.#takeBack(id);
     await told;
     return this.get(id);
   }
@@ -180,6 +182,17 @@ export class CrawlService {
     const forgotten = await this.#parts.store.crawls.unseeded(olderThanMs);
     for (const crawl of forgotten) await this.#seed(crawl);
     return forgotten.length;
+  }
+
+  /** Queues again what is dispatched of a closed crawl, until no master that had not heard of it sends more. */
+  async #takeBack(id: string): Promise<void> {
+    const { store, clock } = this.#parts;
+    for (let looks = 0; looks < MOST_LOOKS_AT_CLOSE; looks += 1) {
+      await store.frontier.releaseCrawl(id);
+      const { active } = await store.crawls.recount(id);
+      if (active === 0) return;
+      await new Promise<void>((resolve) => clock.after(CLOSE_LOOK_MS, resolve));
+    }
   }
 
   async #find(id: string): Promise<CrawlRecord> {
