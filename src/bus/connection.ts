@@ -276,7 +276,7 @@ export class SupervisedConnection {
           role: identity.role,
         },
       };
-      model = await connect(target.href, socketOptions);
+      model = await this.#inTime(connect(target.href, socketOptions), socket);
       coalesceWrites(model);
     } catch (error) {
       throw refusalOf(error, url) ?? error;
@@ -312,6 +312,24 @@ export class SupervisedConnection {
       throw topologyError(error) ?? error;
     }
     return [model, lost];
+  }
+
+  /** amqplib bounds the time to reach a broker, but not what one that was reached takes to answer. */
+  async #inTime(connecting: Promise<ChannelModel>, socket: AbortController): Promise<ChannelModel> {
+    const { connectTimeoutMs } = this.#options;
+    let stopTimer: () => void = () => {};
+    const late = new Promise<never>((_, reject) => {
+      stopTimer = this.#deps.clock.after(connectTimeoutMs, () => {
+        socket.abort();
+        reject(new Error(`the broker did not answer within ${connectTimeoutMs} ms`));
+      });
+    });
+    connecting.catch(() => {});
+    try {
+      return await Promise.race([connecting, late]);
+    } finally {
+      stopTimer();
+    }
   }
 
   async #declareOn(model: ChannelModel): Promise<void> {
@@ -358,7 +376,7 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
   #lose: () => void = () => {};
   #epoch = 0;
   #failures = 0;
-  #isOpening = false;
+  #openingOn: ChannelModel | undefined;
   #isStopped = false;
   #stopTimer: () => void = () => {};
   readonly #waiting = new Set<(open: OpenChannel<Kind> | undefined) => void>();
@@ -441,8 +459,10 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
 
   async #tryToOpen(): Promise<void> {
     const model = this.#model;
-    if (model === undefined || this.#isStopped || this.#isOpening || this.#open !== undefined) return;
-    this.#isOpening = true;
+    if (model === undefined || this.#isStopped || this.#openingOn === model || this.#open !== undefined)
+      return;
+    // An attempt on a connection that dies may never end; the next connection's must not wait for it.
+    this.#openingOn = model;
     try {
       if (this.#triedOn === model) await this.#deps.redeclare();
       if (this.#model !== model) throw new Error("the connection was lost meanwhile");
@@ -455,9 +475,9 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
         this.#deps.logger.warn({ channel: this.#name, error: messageOf(error) }, "could not open a channel");
       }
     } finally {
-      this.#isOpening = false;
+      if (this.#openingOn === model) this.#openingOn = undefined;
     }
-    if (this.#open === undefined) this.#openLater();
+    if (this.#open === undefined && this.#model === model) this.#openLater();
   }
 
   async #openOn(model: ChannelModel): Promise<void> {
@@ -486,6 +506,7 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     try {
       await this.#setUp(open);
       if (isClosed) throw new Error(lastError);
+      if (this.#model !== model) throw new Error("the connection was lost meanwhile");
       if (this.#isStopped) throw new Error("stopped while it was opened");
     } catch (error) {
       lost.abort();
