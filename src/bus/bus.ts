@@ -1,7 +1,9 @@
+import type { Channel } from "amqplib";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { Answers } from "./answers.js";
 import { Calls } from "./calls.js";
 import { type ConnectionOptions, type Identity, SupervisedConnection } from "./connection.js";
 import { DeadLetters } from "./dead-letters.js";
@@ -47,9 +49,12 @@ const DEFAULTS = {
 /** How long a stop waits for messages under way to be confirmed, in milliseconds. */
 const STOP_GRACE_MS = 5_000;
 
+/** Waits of the connection for direct replies, which strangers can make us lose: never long, in milliseconds. */
+const DIRECT_RECONNECT = { minMs: 50, maxMs: 1_000 };
+
 /**
  * The bus: everything that goes over RabbitMQ. Two connections, because an alarm of the broker blocks those
- * that publish, and acknowledgements must not wait for that.
+ * that publish, and acknowledgements must not wait for that; and a third once it is needed, see `Answers`.
  */
 export class Bus implements Service {
   readonly name = "bus";
@@ -59,38 +64,47 @@ export class Bus implements Service {
   readonly deadLetters: DeadLetters;
   readonly #publishing: SupervisedConnection;
   readonly #consuming: SupervisedConnection;
-  readonly #publishers: readonly Publisher[];
+  readonly #direct: SupervisedConnection;
+  readonly #onReconnect = new Set<() => void>();
+  readonly #publishers: readonly (Publisher | Answers)[];
 
   constructor(given: BusOptions, deps: BusDeps) {
     const options = { ...DEFAULTS, ...given };
     const names = new Names(options.namespace);
     const topology = { ...TOPOLOGY_DEFAULTS, ...options.topology };
     const { logger, clock, metrics, random = Math.random } = deps;
+    const connectionDeps = {
+      logger,
+      clock,
+      random,
+      ...(metrics !== undefined && { metrics }),
+      declare: (channel: Channel) => declareTopology(channel, names, topology),
+    };
     const connection = (purpose: "publish" | "consume") =>
-      new SupervisedConnection(
-        { ...options, purpose },
-        {
-          logger,
-          clock,
-          random,
-          ...(metrics !== undefined && { metrics }),
-          declare: (channel) => declareTopology(channel, names, topology),
-        },
-      );
+      new SupervisedConnection({ ...options, purpose }, connectionDeps);
     const publishing = connection("publish");
     const consuming = connection("consume");
     this.#publishing = publishing;
     this.#consuming = consuming;
+    for (const each of [publishing, consuming]) {
+      each.onRestored(() => this.#tellOfReconnect(logger));
+    }
     const taskPublisher = new Publisher(publishing, "tasks", options);
     const publisher = new Publisher(publishing, "messages", options);
     const risky = new Publisher(publishing, "commands to nodes", { ...options, redeclares: false });
-    this.#publishers = [taskPublisher, publisher, risky];
+    this.#direct = new SupervisedConnection(
+      { ...options, purpose: "answer", reconnect: DIRECT_RECONNECT },
+      { ...connectionDeps, declare: async () => {} },
+    );
+    const answers = new Answers({ publisher, direct: this.#direct, logger });
+    this.#publishers = [taskPublisher, publisher, risky, answers];
     this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
     this.events = new Events(names.events(), publishing, consuming, logger);
     this.calls = new Calls({
       names,
       publisher,
       risky,
+      answers,
       consuming,
       clock,
       logger,
@@ -101,7 +115,7 @@ export class Bus implements Service {
 
   /** Whether messages can be sent and taken now. */
   get connected(): boolean {
-    return this.#publishing.isUp && this.#consuming.isUp;
+    return this.#publishing.isReady && this.#consuming.isReady;
   }
 
   /**
@@ -114,14 +128,41 @@ export class Bus implements Service {
     try {
       await Promise.all([this.#consuming.start(), this.#publishing.start()]);
     } catch (error) {
-      await Promise.all([this.#consuming.stop(), this.#publishing.stop()]);
+      await this.#close();
       throw error;
+    }
+  }
+
+  /**
+   * Calls the listener each time that the bus can be used again after a connection was lost: everything is declared
+   * and whoever consumes does so again. What came in between is lost to those whose queues are their own.
+   * @returns ends it
+   */
+  onReconnect(listener: () => void): () => void {
+    this.#onReconnect.add(listener);
+    return () => {
+      this.#onReconnect.delete(listener);
+    };
+  }
+
+  #tellOfReconnect(logger: Logger): void {
+    if (!this.connected) return;
+    for (const listener of this.#onReconnect) {
+      try {
+        listener();
+      } catch (error) {
+        logger.error({ err: error }, "a listener to reconnects failed");
+      }
     }
   }
 
   /** Waits a while for what is under way to be confirmed, then closes. */
   async stop(): Promise<void> {
     if (this.connected) await Promise.all(this.#publishers.map((each) => each.settled(STOP_GRACE_MS)));
-    await Promise.all([this.#consuming.stop(), this.#publishing.stop()]);
+    await this.#close();
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all([this.#consuming, this.#publishing, this.#direct].map((each) => each.stop()));
   }
 }

@@ -5,6 +5,7 @@ import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import type { Answers } from "./answers.js";
 import { AtHand } from "./at-hand.js";
 import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
 import { CallError, callErrorCodeOf } from "./errors.js";
@@ -93,6 +94,7 @@ export class Calls {
   readonly #publisher: Publisher;
   /** For addresses that may not be there: the broker closes the channel for that, and all on it suffer. */
   readonly #risky: Publisher;
+  readonly #answers: Answers;
   readonly #consuming: SupervisedConnection;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -106,6 +108,7 @@ export class Calls {
     readonly names: Names;
     readonly publisher: Publisher;
     readonly risky: Publisher;
+    readonly answers: Answers;
     readonly consuming: SupervisedConnection;
     readonly clock: Clock;
     readonly logger: Logger;
@@ -114,6 +117,7 @@ export class Calls {
     this.#names = parts.names;
     this.#publisher = parts.publisher;
     this.#risky = parts.risky;
+    this.#answers = parts.answers;
     this.#consuming = parts.consuming;
     this.#clock = parts.clock;
     this.#logger = parts.logger;
@@ -168,35 +172,40 @@ export class Calls {
 
   /**
    * Calls every node and gathers what they answer until all expected ones have, or the time is over.
-   * @throws CallError `unavailable` when it could not be sent
+   * @throws CallError `unavailable` when it could not be sent, or answers may have been lost; `cancelled`
    */
   async broadcastCall(type: string, args: Args = {}, options: BroadcastCallOptions = {}): Promise<Gathered> {
     const missing = new Set(options.expected);
     const isAwaited = missing.size > 0;
     const answers = new Map<string, Gathered["answers"][number]>();
-    const ending = await this.#ask(this.#toNodes(), { type, args }, options, (answer, node) => {
+    const [to, request] = [this.#toNodes(), { type, args }];
+    const ending = await this.#ask(to, request, options, (answer, node) => {
       if (node === undefined || answers.has(node)) return false;
       answers.set(node, { node, ...answer });
       missing.delete(node);
       return isAwaited && missing.size === 0;
     });
     if (ending.kind === "unsent") throw ending.error;
+    // Whose answer may be on a lost channel has not been silent.
+    if (ending.kind === "lost" || ending.kind === "cancelled") {
+      throw unanswered(to, request, ending.kind, options);
+    }
     return { answers: [...answers.values()], silent: [...missing] };
   }
 
-  /** Answers whoever handed in something, on the queue that it named. @throws BusError when it could not be sent */
+  /**
+   * Answers whoever handed in something, on the queue that it named; nothing is wrong when that is gone. It may
+   * arrive twice when the connection is lost meanwhile.
+   * @throws BusError when it could not be sent, for example because RabbitMQ is away for more than ten seconds
+   */
   async reply(replyTo: string, correlationId: string | undefined, body: unknown): Promise<void> {
-    const message: Outgoing = {
-      exchange: "",
-      routingKey: replyTo,
+    const outcome = await this.#answers.send({
+      replyTo,
+      correlationId,
       body: Buffer.from(JSON.stringify(body)),
-      options: {
-        contentType: "application/json",
-        ...(correlationId !== undefined && { correlationId }),
-      },
-    };
-    const [outcome] = await this.#publisher.publish([message], AbortSignal.timeout(DEFAULT_TIMEOUT_MS));
-    if (outcome?.ok === false) throw outcome.error;
+      persistent: true,
+    });
+    if (!outcome.ok) throw outcome.error;
   }
 
   /** Serves the commands and calls to a node, its own and those to every node. */
@@ -268,15 +277,8 @@ export class Calls {
       body = Buffer.from(JSON.stringify({ ok: false, error: { code, message: messageOf(error) } }));
     }
     if (replyTo === undefined) return;
-    const options = {
-      contentType: "application/json",
-      headers,
-      ...(correlationId !== undefined && { correlationId }),
-    };
-    const sent = { exchange: "", routingKey: replyTo, body, options };
-    const [outcome] = await this.#publisher.publish([sent], AbortSignal.timeout(DEFAULT_TIMEOUT_MS));
-    if (outcome?.ok === false)
-      this.#logger.warn({ replyTo, error: outcome.error.message }, "could not answer a call");
+    const outcome = await this.#answers.send({ replyTo, correlationId, body, headers });
+    if (!outcome.ok) this.#logger.warn({ replyTo, error: outcome.error.message }, "could not answer a call");
   }
 
   #toNode(node: string): Address {

@@ -13,7 +13,7 @@ export type ConnectionOptions = {
   readonly urls: readonly string[];
   readonly identity: Identity;
   /** What the connection is for, part of its name on the broker. */
-  readonly purpose: "publish" | "consume";
+  readonly purpose: "publish" | "consume" | "answer";
   /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
   readonly heartbeatSeconds: number;
   /** Longest time for one attempt, in milliseconds. @default 10_000 */
@@ -55,14 +55,20 @@ const CLOSE_TIMEOUT_MS = 3_000;
  */
 const REDECLARE_DELAY_MS = 1_000;
 
+/** One that was up for less than this, in milliseconds, does not show that the next will be. */
+const STEADY_MS = 10_000;
+
+/** The wait after a loss doubles up to so many times: unlike one that is away, such a broker can be had. */
+const MAX_LOSSES = 3;
+
 /** How long a connection that is over may take to send its last bytes, in milliseconds. */
 const LINGER_MS = 500;
 
 /**
  * One connection to the broker, kept up.
  *
- *   down ──attempt──▶ connecting ──declared──▶ up ──lost──▶ down, and again after a growing wait with jitter
- *                          └─────failed──────────▶ down
+ *   down ──attempt──▶ connecting ──declared──▶ up ──lost──▶ down, and again after a wait with jitter
+ *                          └─────failed──────────▶ down, with a wait that grows
  *
  * Each of its channels is kept open by itself while the connection is up:
  *
@@ -84,10 +90,12 @@ export class SupervisedConnection {
   #declaring: Promise<void> | undefined;
   #isStopped = false;
   #isBlocked = false;
+  #isReady = false;
   #failures = 0;
   #nextUrl = 0;
   #wake: () => void = () => {};
   readonly #onUnblocked = new Set<() => void>();
+  readonly #onRestored = new Set<() => void>();
 
   constructor(options: ConnectionOptions, deps: ConnectionDeps) {
     this.#options = options;
@@ -98,6 +106,11 @@ export class SupervisedConnection {
     return this.#model !== undefined;
   }
 
+  /** Whether it is up and its channels are open, as far as they can be. */
+  get isReady(): boolean {
+    return this.#isReady;
+  }
+
   /** The broker takes no messages for now: one of its alarms has gone off. */
   get isBlocked(): boolean {
     return this.#isBlocked;
@@ -105,6 +118,11 @@ export class SupervisedConnection {
 
   onUnblocked(listener: () => void): void {
     this.#onUnblocked.add(listener);
+  }
+
+  /** Calls the listener each time that the connection is back, and its channels are open as far as they can be. */
+  onRestored(listener: () => void): void {
+    this.#onRestored.add(listener);
   }
 
   /**
@@ -132,6 +150,15 @@ export class SupervisedConnection {
     });
   }
 
+  /** Keeps it up from now on, whatever the broker says. Doing so again is harmless. */
+  open(): void {
+    if (this.#isStopped) return;
+    this.#running ??= this.#keepUp(
+      () => {},
+      () => false,
+    );
+  }
+
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#wake();
@@ -155,7 +182,8 @@ export class SupervisedConnection {
 
   /**
    * The same, on which the broker confirms what is published.
-   * @param redeclares whether what closes it may be that something is missing which Warren itself declares
+   * @param redeclares whether what closes it may be that something is missing which Warren itself declares; if
+   *   not, it is there to be closed by what strangers ask for, and opens again at once
    */
   confirmChannel(
     name: string,
@@ -187,9 +215,8 @@ export class SupervisedConnection {
     const channel = new SupervisedChannel<Kind>(name, create, setUp, {
       ...this.#deps,
       reconnect: this.#options.reconnect,
-      redeclare: async () => {
-        if (redeclares) await this.redeclare();
-      },
+      isExpendable: !redeclares,
+      redeclare: () => this.redeclare(),
       onGone: (gone) => this.#channels.delete(gone),
     });
     this.#channels.add(channel);
@@ -199,22 +226,32 @@ export class SupervisedConnection {
   }
 
   async #keepUp(onUp: () => void, isFatal: (error: unknown) => boolean): Promise<void> {
-    const { logger, metrics } = this.#deps;
+    const { logger, clock, metrics } = this.#deps;
     const { purpose } = this.#options;
     let wasUp = false;
+    let losses = 0;
     while (!this.#isStopped) {
       try {
         const [model, lost] = await this.#connect();
         if (this.#isStopped) return;
         this.#model = model;
+        const upAt = clock.monotonic();
         if (this.#failures > 0 || wasUp) logger.info({ purpose }, "connected to RabbitMQ again");
         if (wasUp) metrics?.busReconnects.inc();
+        const isRestored = wasUp;
         this.#failures = 0;
         wasUp = true;
         await Promise.race([Promise.all([...this.#channels].map((channel) => channel.attach(model))), lost]);
+        this.#isReady = this.isUp;
         onUp();
+        if (isRestored && this.#isReady) for (const listener of this.#onRestored) listener();
         const reason = await lost;
-        if (!this.#isStopped) logger.warn({ purpose, error: reason }, "lost the connection to RabbitMQ");
+        if (this.#isStopped) return;
+        logger.warn({ purpose, error: reason }, "lost the connection to RabbitMQ");
+        // All who lost theirs at the same instant must not come back at the same instant, and a broker that
+        // takes connections only to drop them must not be asked over and over.
+        losses = clock.monotonic() - upAt < STEADY_MS ? Math.min(losses + 1, MAX_LOSSES) : 0;
+        await this.#sleep(this.#jittered(losses));
       } catch (error) {
         if (isFatal(error)) return;
         this.#failures += 1;
@@ -224,14 +261,12 @@ export class SupervisedConnection {
   }
 
   async #pause(error: unknown): Promise<void> {
-    const { logger, clock, random } = this.#deps;
-    const { urls, reconnect, purpose } = this.#options;
-    const { minMs, maxMs } = reconnect;
+    const { logger } = this.#deps;
+    const { urls, purpose } = this.#options;
     // The wait is for when all of them have been tried.
     const rounds = Math.floor(this.#failures / urls.length);
     const isRoundOver = this.#failures % urls.length === 0;
-    const longestMs = isRoundOver ? Math.min(maxMs, minMs * 2 ** Math.min(rounds, 16)) : 0;
-    const waitMs = Math.round(random() * longestMs);
+    const waitMs = isRoundOver ? this.#jittered(rounds) : 0;
     // Said at once and then less and less often: the first time matters, the hundredth does not.
     const isWorthSaying = (this.#failures & (this.#failures - 1)) === 0;
     const level = isWorthSaying && purpose === "consume" && !this.#isStopped ? "warn" : "debug";
@@ -239,9 +274,20 @@ export class SupervisedConnection {
       { urls: urls.map(withoutPassword), attempt: this.#failures, waitMs, error: messageOf(error) },
       "RabbitMQ is away: trying again",
     );
+    await this.#sleep(waitMs);
+  }
+
+  /** Anything up to a bound that doubles each time, in milliseconds. */
+  #jittered(times: number): number {
+    const { minMs, maxMs } = this.#options.reconnect;
+    return Math.round(this.#deps.random() * Math.min(maxMs, minMs * 2 ** Math.min(times, 16)));
+  }
+
+  /** Resolves after a while, or when it is stopped. */
+  async #sleep(ms: number): Promise<void> {
     if (this.#isStopped) return;
     await new Promise<void>((resolve) => {
-      const stopTimer = clock.after(waitMs, resolve);
+      const stopTimer = this.#deps.clock.after(ms, resolve);
       this.#wake = () => {
         stopTimer();
         resolve();
@@ -343,6 +389,7 @@ export class SupervisedConnection {
     if (this.#model !== model) return;
     this.#model = undefined;
     this.#isBlocked = false;
+    this.#isReady = false;
     for (const channel of this.#channels) channel.detach();
     for (const listener of this.#onUnblocked) listener();
   }
@@ -358,6 +405,8 @@ type Supervised = {
 
 type ChannelDeps = Pick<ConnectionDeps, "logger" | "clock" | "random"> & {
   readonly reconnect: ConnectionOptions["reconnect"];
+  /** It is made for what may close it: that is nothing to warn of, wait after, or look for a reason of. */
+  readonly isExpendable: boolean;
   readonly redeclare: () => Promise<void>;
   readonly onGone: (channel: Supervised) => void;
 };
@@ -464,7 +513,7 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     // An attempt on a connection that dies may never end; the next connection's must not wait for it.
     this.#openingOn = model;
     try {
-      if (this.#triedOn === model) await this.#deps.redeclare();
+      if (this.#triedOn === model && !this.#deps.isExpendable) await this.#deps.redeclare();
       if (this.#model !== model) throw new Error("the connection was lost meanwhile");
       this.#triedOn = model;
       await this.#openOn(model);
@@ -521,13 +570,19 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
 
   #closed(model: ChannelModel, error: string): void {
     if (this.#isStopped || this.#model !== model) return;
-    this.#deps.logger.warn({ channel: this.#name, error }, "a channel was closed; opening it anew");
+    const level = this.#deps.isExpendable ? "debug" : "warn";
+    this.#deps.logger[level]({ channel: this.#name, error }, "a channel was closed; opening it anew");
     this.#openLater();
   }
 
   #openLater(): void {
     if (this.#isStopped || this.#model === undefined) return;
-    const { minMs, maxMs } = this.#deps.reconnect;
+    const { reconnect, isExpendable } = this.#deps;
+    if (isExpendable && this.#failures === 0) {
+      void this.#tryToOpen();
+      return;
+    }
+    const { minMs, maxMs } = reconnect;
     const waitMs = this.#deps.random() * Math.min(maxMs, minMs * 2 ** Math.min(this.#failures, 16));
     this.#stopTimer();
     this.#stopTimer = this.#deps.clock.after(waitMs, () => void this.#tryToOpen());

@@ -3,6 +3,7 @@ import type { ConsumeMessage } from "amqplib";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
+import { DIRECT_REPLY_TO } from "./answers.js";
 import { AtHand } from "./at-hand.js";
 import type { OpenChannel, SupervisedConnection } from "./connection.js";
 import { PublishUnencodableError } from "./errors.js";
@@ -75,7 +76,8 @@ export class DeadLetters {
   async send(letter: DeadLetter, report: DeadLetterReport, signal?: AbortSignal): Promise<void> {
     const { contentType, messageId, replyTo, correlationId, headers } = letter;
     // What the broker noted belongs to this passage; sent on, it would be read as the next one's.
-    const { "x-death": _death, "x-delivery-count": _count, ...kept } = headers;
+    // And whom else a message goes to was for its sender to say, and only once.
+    const { "x-death": _death, "x-delivery-count": _count, CC: _cc, BCC: _bcc, ...kept } = headers;
     const ours = {
       "x-reason": report.reason,
       "x-error": report.error.slice(0, MAX_ERROR_CHARACTERS),
@@ -94,7 +96,8 @@ export class DeadLetters {
         headers: { ...kept, ...ours },
         ...(contentType !== undefined && { contentType }),
         ...(messageId !== undefined && { messageId }),
-        ...(replyTo !== undefined && { replyTo }),
+        // By that name the broker would look for a consumer of ours, and close the channel for want of one.
+        ...(replyTo !== undefined && replyTo !== DIRECT_REPLY_TO && { replyTo }),
         ...(correlationId !== undefined && { correlationId }),
       },
     };

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Bus, CallError, type Handlers, PublishReturnedError } from "../../src/bus/index.js";
 import { connectionForced } from "../support/amqp-frames.js";
-import { BusUnderTest, found, until } from "../support/bus-under-test.js";
+import { BusUnderTest, found, heedingLogger, until } from "../support/bus-under-test.js";
 
 const warnings: string[] = [];
 const onWarning = (warning: Error) => warnings.push(`${warning.name}: ${warning.message}`);
@@ -337,5 +337,117 @@ describe("calls", () => {
     ]) {
       expect(await ask(body)).toEqual({ ok: false, error: { code: "invalid", message: expect.any(String) } });
     }
+  });
+
+  /** Asks n1 for its name as a program does that consumes direct replies; resolves with the answer. */
+  async function askDirectly(): Promise<unknown> {
+    const channel = await under.stranger();
+    const answered = new Promise<unknown>((resolve) => {
+      void channel.consume(
+        "amq.rabbitmq.reply-to",
+        (message) => resolve(message === null ? undefined : JSON.parse(message.content.toString())),
+        { noAck: true },
+      );
+    });
+    const replyTo = "amq.rabbitmq.reply-to";
+    channel.publish(under.names.node("n1"), "command", Buffer.from('{"type":"name"}'), { replyTo });
+    return answered;
+  }
+
+  it("by strangers are answered as direct replies", async () => {
+    await nodes("n1");
+    expect(await askDirectly()).toEqual({ ok: true, result: "n1" });
+  });
+
+  it.each([
+    ["that the broker cannot read", "g1h2AA5yZXBseQ==.x"],
+    ["of a cluster node that is gone", "g1h3CXJlcGx5QDEyMwEBAQEBAQEBAQEBAQ==.QUJD"],
+  ])("cost nobody else an answer when they ask for it at an address %s", async (_, suffix) => {
+    const { logger, lines } = heedingLogger();
+    const node = await under.started({}, { logger });
+    const { open, opened } = gate();
+    await node.calls.serveNode(under.node("n1"), {
+      name: async () => "n1",
+      bad: async () => open(),
+    });
+    const channel = await under.stranger();
+    const replyTo = `amq.rabbitmq.reply-to.${suffix}`;
+    channel.publish(under.names.node("n1"), "command", Buffer.from('{"type":"bad"}'), { replyTo });
+    await opened;
+    const bus = await under.started();
+    expect(await bus.calls.callNode("n1", "name")).toBe("n1");
+    expect(await askDirectly()).toEqual({ ok: true, result: "n1" });
+    expect(lines.filter((line) => /"purpose":"(publish|consume)"/.test(line))).toEqual([]);
+    expect(await node.calls.reply(replyTo, "c", {}).then(() => "sent")).toBe("sent");
+  });
+
+  it("are nothing to warn of when they go to nodes that were never there", async () => {
+    const { logger, lines } = heedingLogger();
+    const bus = await under.started({}, { logger });
+    for (const name of ["never-there", "nor-this-one"]) {
+      expect((await failure(bus.calls.callNode(name, "ping", {}, LONG))).code).toBe("unavailable");
+    }
+    expect(lines).toEqual([]);
+  });
+
+  it("to every node tell apart who kept silent from whose answer was lost", async () => {
+    const proxy = await under.proxy();
+    await nodes("n1");
+    const bus = await under.started({ urls: [proxy.url] });
+    const all = bus.calls.broadcastCall("silent", {}, { ...LONG, expected: ["n1"] });
+    await bus.calls.callNode("n1", "name");
+    proxy.say(connectionForced());
+    expect((await failure(all)).code).toBe("unavailable");
+  });
+
+  it("to every node end when their caller gives up", async () => {
+    await nodes("n1");
+    const bus = await under.started();
+    const givingUp = new AbortController();
+    const options = { ...LONG, expected: ["n1"], signal: givingUp.signal };
+    const all = bus.calls.broadcastCall("silent", {}, options);
+    await bus.calls.callNode("n1", "name");
+    givingUp.abort();
+    expect((await failure(all)).code).toBe("cancelled");
+  });
+});
+
+describe("an answer", () => {
+  let under: BusUnderTest;
+  beforeEach(() => {
+    under = new BusUnderTest();
+  });
+  afterEach(() => under.dispose());
+
+  it("outlives the broker in a queue that does", async () => {
+    const bus = await under.started();
+    const channel = await under.stranger();
+    const { queue } = await channel.assertQueue("", { exclusive: true });
+    await bus.calls.reply(queue, "c", { url: "http://a.test/" });
+    const message = await channel.get(queue, { noAck: true });
+    if (message === false) throw new Error("there should be an answer");
+    expect(message.properties).toMatchObject({ deliveryMode: 2, correlationId: "c" });
+    expect(JSON.parse(message.content.toString())).toEqual({ url: "http://a.test/" });
+  });
+
+  it("is sent again when the connection is lost before the broker has confirmed it", async () => {
+    const proxy = await under.proxy();
+    const bus = await under.started({ urls: [proxy.url] });
+    const channel = await under.stranger();
+    const { queue } = await channel.assertQueue("", { exclusive: true });
+    proxy.freeze();
+    const sent = bus.calls.reply(queue, "c", 1);
+    // The request is written at the end of this turn; it never reaches the broker.
+    await new Promise((resolve) => setImmediate(resolve));
+    proxy.cut();
+    await until("the loss was noticed", () => !bus.connected);
+    proxy.thaw();
+    await sent;
+    expect(await channel.get(queue, { noAck: true })).not.toBe(false);
+  });
+
+  it("to a queue that is gone is nobody's fault", async () => {
+    const bus = await under.started();
+    expect(await bus.calls.reply("gone", undefined, 1).then(() => "sent")).toBe("sent");
   });
 });

@@ -67,6 +67,17 @@ describe("dead letters", () => {
     expect(properties.headers).toMatchObject({ "x-reason": "invalid-message" });
   });
 
+  it.each([
+    ["an address that only a consumer may use", { replyTo: "amq.rabbitmq.reply-to" }],
+    ["further receivers in a form that the broker refuses", { headers: { CC: "x", BCC: "y" } }],
+  ])("keeps a message with %s", async (_, part) => {
+    const bus = await under.started();
+    await bus.deadLetters.send({ ...letter, ...part }, report);
+    const { content, properties } = await next(under.names.dead());
+    expect(content.toString()).toBe("not a URL");
+    expect(properties.headers).toMatchObject({ "x-reason": "invalid-message" });
+  });
+
   it("waits no longer for a connection than its sender wishes", async () => {
     const proxy = await under.proxy();
     const bus = await under.started({ urls: [proxy.url] });

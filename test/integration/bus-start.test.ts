@@ -1,5 +1,6 @@
 import { createServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type Clock, systemClock } from "../../src/lib/clock.js";
 import { ConfigError } from "../../src/lib/errors.js";
 import { amqpUrl, BusUnderTest, until } from "../support/bus-under-test.js";
 import { TcpProxy } from "../support/tcp-proxy.js";
@@ -99,6 +100,51 @@ describe("starting the bus", () => {
     await until("the loss was noticed", () => !bus.connected);
     await until("it is up again", () => bus.connected);
     expect(first.connections).toBe(2);
+  });
+
+  it("waits longer and longer for a broker that takes connections only to drop them", async () => {
+    const proxy = await under.proxy();
+    const waits: number[] = [];
+    const clock: Clock = {
+      ...systemClock,
+      after: (delayMs, fire) => {
+        waits.push(delayMs);
+        return systemClock.after(delayMs, fire);
+      },
+    };
+    const reconnect = { minMs: 7, maxMs: 50 };
+    const bus = await under.started({ urls: [proxy.url], reconnect }, { clock, random: () => 1 });
+    for (const longer of [14, 28, 50, 50]) {
+      waits.length = 0;
+      proxy.cut();
+      await until("the loss was noticed", () => !bus.connected);
+      await until("it is up again", () => bus.connected);
+      expect(waits).toContain(longer);
+    }
+  });
+
+  it("tells when it can be used again: what is sent then reaches who listened before", async () => {
+    const proxy = await under.proxy();
+    const bus = await under.started({ urls: [proxy.url] });
+    const heard: string[] = [];
+    await bus.events.subscribe(["#"], (events) => heard.push(...events.map(({ type }) => type)));
+    let times = 0;
+    bus.onReconnect(() => {
+      throw new Error("a listener's fault");
+    });
+    const leave = bus.onReconnect(() => {
+      times += 1;
+      bus.events.publish("node.online", [{ type: "node.online", at: new Date().toISOString(), data: {} }]);
+    });
+    // Both connections are lost at once; the bus comes back once.
+    proxy.cut();
+    await until("the event was heard", () => heard.length > 0);
+    expect(times).toBe(1);
+    leave();
+    proxy.cut();
+    await until("the loss was noticed", () => !bus.connected);
+    await until("it is up again", () => bus.connected);
+    expect(times).toBe(1);
   });
 
   it("gives up on a broker that takes connections and says nothing, and tries the next", async () => {

@@ -3,7 +3,7 @@ import { type Channel, type ChannelModel, connect } from "amqplib";
 import { Bus, type BusDeps, type BusOptions } from "../../src/bus/index.js";
 import { Names } from "../../src/bus/topology.js";
 import { systemClock } from "../../src/lib/clock.js";
-import { silentLogger } from "../../src/lib/logger.js";
+import { createLogger, type Logger, silentLogger } from "../../src/lib/logger.js";
 import { Metrics } from "../../src/lib/metrics.js";
 import { TcpProxy } from "./tcp-proxy.js";
 
@@ -90,6 +90,13 @@ export class BusUnderTest {
     for (const node of this.#nodes) await channel.deleteExchange(names.node(node));
     await this.#stranger?.close();
   }
+}
+
+/** A logger whose lines from `warn` on can be looked at. */
+export function heedingLogger(): { readonly logger: Logger; readonly lines: readonly string[] } {
+  const lines: string[] = [];
+  const destination = { write: (line: string) => void lines.push(line) };
+  return { logger: createLogger({ level: "warn", destination }), lines };
 }
 
 /** Resolves with what `look` finds as soon as it finds something. */
