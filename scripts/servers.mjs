@@ -62,6 +62,11 @@ export async function startServers(options) {
     release();
   };
   try {
+    // First, before anything is started in vain.
+    await allOf([
+      amqp && env.AMQP_URL ? checkAmqpUrl(env.AMQP_URL) : undefined,
+      mongodb && env.MONGODB_URI ? checkMongodbUri(env.MONGODB_URI) : undefined,
+    ]);
     const isGiven = (!amqp || env.AMQP_URL) && (!mongodb || env.MONGODB_URI);
     const hasDocker = isGiven ? false : await hasDockerEngine(env);
     // Both, also when one fails, so that nothing starts behind the back of the one who stops.
@@ -102,7 +107,6 @@ export async function startServers(options) {
 
 async function rabbitFor({ given, hasDocker, folder, runFolder, report, stops }) {
   if (given) {
-    await checkAmqpUrl(given);
     report(`RabbitMQ: using ${hidden(given)} (AMQP_URL)`);
     return { kind: "given", url: given };
   }
@@ -119,7 +123,6 @@ async function rabbitFor({ given, hasDocker, folder, runFolder, report, stops })
 
 async function mongoFor({ given, hasDocker, folder, runFolder, report, stops }) {
   if (given) {
-    await checkMongodbUri(given);
     report(`MongoDB: using ${hidden(given)} (MONGODB_URI)`);
     return { kind: "given", uri: given };
   }
