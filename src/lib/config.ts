@@ -78,11 +78,16 @@ function urlOf(value: string, protocols: readonly string[], example: string): st
 }
 
 function amqpUrls(value: string): readonly string[] {
+  // Only a comma that a further URL follows parts two of them: one in a password is told below, and not by
+  // repeating half of the password.
   const urls = value
-    .split(",")
+    .split(/,(?=\s*[a-z][a-z0-9+.-]*:\/\/)/i)
     .map((part) => urlOf(part, ["amqp://", "amqps://"], "amqp://user:password@host:5672"));
   for (const url of urls) {
-    if (!URL.canParse(url)) throw new Error(`is not a URL: "${withoutPassword(url)}"`);
+    if (URL.canParse(url) && !url.includes(",")) continue;
+    throw new Error(
+      `is not a URL: "${withoutPassword(url)}"; in a user or password, "/", "?", "#", "@", ":" and "," must be percent-encoded`,
+    );
   }
   return urls;
 }
@@ -387,7 +392,10 @@ function readFlags<Names extends SettingName>(
     }
     last = about;
     const value = about.value === undefined ? (token.value ?? "true") : token.value;
-    if (value === undefined) throw new ConfigError(`--${about.flag} needs a value: ${about.value}`);
+    // The next flag is no value: `--output --standalone` forgot one. (`--flag=--x` says that it is meant.)
+    if (value === undefined || (value.startsWith("--") && token.inlineValue !== true)) {
+      throw new ConfigError(`--${about.flag} needs a value: ${about.value}`);
+    }
     const before = flags.get(about.flag);
     flags.set(about.flag, about.isMultiple === true && before !== undefined ? `${before}\n${value}` : value);
   }

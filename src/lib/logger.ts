@@ -39,7 +39,10 @@ export function createLogger(options: LoggerOptions): Logger {
 /** A logger that writes nothing. */
 export const silentLogger: Logger = pino({ level: "silent" });
 
-/** A connection URL without its password, fit for a log line or an error message. */
+/**
+ * A connection URL without its password, fit for a log line or an error message. A password that was not
+ * encoded as it should be may hold "/", "?", "#" or "@", so it counts as going on to the last "@".
+ */
 export function withoutPassword(url: string): string {
-  return url.replace(/(\/\/[^:/?#@]*):[^@/?#]*@/g, "$1:***@");
+  return url.replace(/(\/\/[^:/?#@]*):.*@/gs, "$1:***@");
 }

@@ -35,6 +35,9 @@ export async function runUntilSignalled(
   const signal = new Promise<void>((resolve) => {
     signalled = resolve;
   });
+  let deadline: NodeJS.Timeout | undefined;
+  // It is awaited once all have started; what fails before that is not "unhandled" meanwhile.
+  finished.catch(() => {});
   const onSignal = (name: NodeJS.Signals) => {
     signals += 1;
     if (signals > 1) {
@@ -42,13 +45,13 @@ export async function runUntilSignalled(
       process.exit(1);
     }
     logger.info({ signal: name }, "stopping");
-    setTimeout(() => {
+    deadline = setTimeout(() => {
       logger.error(
         { timeoutMs: options.shutdownTimeoutMs },
         "not everything stopped in time: leaving at once",
       );
       process.exit(1);
-    }, options.shutdownTimeoutMs).unref();
+    }, options.shutdownTimeoutMs);
     signalled();
   };
   process.on("SIGTERM", onSignal);
@@ -74,6 +77,7 @@ export async function runUntilSignalled(
       }
     }
     clearInterval(keepAlive);
+    clearTimeout(deadline);
     process.off("SIGTERM", onSignal);
     process.off("SIGINT", onSignal);
   }

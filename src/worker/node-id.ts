@@ -22,7 +22,11 @@ export async function nodeIdIn(dataDir: string): Promise<string> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     }
-    return (await readFile(file, "utf8")).trim();
+    const kept = (await readFile(file, "utf8")).trim();
+    if (kept !== "") return kept;
+    // Whoever made the file died before it was written.
+    await writeFile(file, `${made}\n`);
+    return made;
   } catch (error) {
     throw new ConfigError(`--data-dir: cannot keep the node's id in ${file}: ${messageOf(error)}`, {
       cause: error,

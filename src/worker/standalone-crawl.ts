@@ -1,10 +1,13 @@
 import { readFile } from "node:fs/promises";
 import { parse as parseYaml } from "yaml";
+import type { ZodError } from "zod";
 import type { Crawl } from "../crawl/crawl.js";
 import { crawlRequest } from "../crawl/crawl-request.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
+import { canonicalUrl } from "../crawl/url.js";
 import type { Config } from "../lib/config.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
+import { withoutPassword } from "../lib/logger.js";
 
 type Settings = Config<"config" | "seed" | "spider" | "maxDepth" | "maxPages">;
 
@@ -14,37 +17,67 @@ type Settings = Config<"config" | "seed" | "spider" | "maxDepth" | "maxPages">;
  */
 export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promise<Crawl> {
   const fromFile = settings.config === undefined ? {} : await readCrawlFile(settings.config);
-  const limits = {
-    ...(typeof fromFile.limits === "object" ? fromFile.limits : {}),
-    ...(settings.maxDepth !== undefined && { maxDepth: settings.maxDepth }),
-    ...(settings.maxPages !== undefined && { maxPages: settings.maxPages }),
-  };
+  const flags = flagsOver(settings, spiders);
+  const { limits, ...over } = flags;
   const given = {
     ...fromFile,
-    ...(settings.spider !== undefined && { spider: settings.spider }),
-    ...(settings.seed.length > 0 && { seeds: settings.seed }),
-    limits,
+    ...over,
+    // What is no object in the file stays as it is, for the schema to refuse.
+    ...(isRecord(fromFile.limits ?? {}) && { limits: { ...(fromFile.limits ?? {}), ...limits } }),
   };
-  const name = typeof given.spider === "string" ? given.spider : "links";
-  const spider = spiders.get(name);
-  if (spider === undefined) throw new ConfigError(`--spider: there is no spider "${name}"`);
-  const seeds = "seeds" in given ? given.seeds : spider.seeds;
-  if (seeds === undefined) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
-  const parsed = crawlRequest.safeParse({ ...given, spider: name, seeds });
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    const member = issue?.path.join(".") ?? "";
-    const flag = member.startsWith("seeds") ? "--seed" : `--config ${member}`;
-    throw new ConfigError(`${flag}: ${issue?.message ?? "is not a crawl"}`);
-  }
+  const parsed = crawlRequest.safeParse(given);
+  if (!parsed.success) throw refusal(parsed.error, flags);
   const { nodes: _nodes, ...spec } = parsed.data;
+  const spider = spiders.get(spec.spider);
+  if (spider === undefined) throw new ConfigError(`--config spider: there is no spider "${spec.spider}"`);
+  const seeds = spec.seeds.length > 0 ? spec.seeds : (spider.seeds ?? []);
+  if (seeds.length === 0) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
+  for (const seed of seeds) {
+    if (canonicalUrl(seed) !== undefined) continue;
+    const origin =
+      over.seeds !== undefined ? "--seed" : spec.seeds.length > 0 ? "--config seeds:" : "--spider: its seed";
+    throw new ConfigError(`${origin} must be an absolute http(s) URL, not "${withoutPassword(seed)}"`);
+  }
   return {
     ...spec,
+    seeds,
     id: "standalone",
     status: "running",
     generation: 1,
     startedAt: Date.now(),
   };
+}
+
+/** What the flags say of the crawl. A spider that was given as a file goes by its own name from here on. */
+function flagsOver(settings: Settings, spiders: SpiderCatalog) {
+  const { spider, seed, maxDepth, maxPages } = settings;
+  const named = spider === undefined ? undefined : spiders.get(spider);
+  if (spider !== undefined && named === undefined) {
+    throw new ConfigError(`--spider: there is no spider "${spider}"`);
+  }
+  return {
+    ...(named !== undefined && { spider: named.name }),
+    ...(seed.length > 0 && { seeds: seed }),
+    limits: { ...(maxDepth !== undefined && { maxDepth }), ...(maxPages !== undefined && { maxPages }) },
+  };
+}
+
+/** The first fault that the schema found, told by the flag or the member of the file that it is in. */
+function refusal(error: ZodError, flags: ReturnType<typeof flagsOver>): ConfigError {
+  const [issue] = error.issues;
+  if (issue?.code === "unrecognized_keys") {
+    const unknown = issue.keys.map((key) => [...issue.path, key].join("."));
+    return new ConfigError(`--config ${unknown.join(", ")}: no such member of a crawl`);
+  }
+  const [first] = issue?.path ?? [];
+  const member = issue?.path.join(".") ?? "";
+  const origin =
+    first === "seeds" && flags.seeds !== undefined
+      ? "--seed"
+      : first === "spider" && flags.spider !== undefined
+        ? "--spider"
+        : `--config ${member}`;
+  return new ConfigError(`${origin}: ${issue?.message ?? "is not a crawl"}`);
 }
 
 async function readCrawlFile(file: string): Promise<Record<string, unknown>> {
@@ -54,8 +87,12 @@ async function readCrawlFile(file: string): Promise<Record<string, unknown>> {
   } catch (error) {
     throw new ConfigError(`--config: cannot read ${file}: ${messageOf(error)}`, { cause: error });
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+  if (!isRecord(parsed)) {
     throw new ConfigError(`--config: ${file} must hold an object with the members of a crawl`);
   }
-  return { ...parsed };
+  return parsed;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -16,7 +16,7 @@ import { Robots } from "../crawl/robots.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
 import type { Clock } from "../lib/clock.js";
-import { ConfigError } from "../lib/errors.js";
+import { ConfigError, messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Committer } from "./committer.js";
@@ -45,7 +45,7 @@ export type StandaloneSummary = { readonly counts: CrawlCounts; readonly finishR
 
 /**
  * The whole crawler in one process: the engine and the dispatcher of the cluster on a frontier in memory.
- * `finished` resolves when nothing is queued or dispatched any more.
+ * `finished` resolves when nothing is queued or dispatched any more, and rejects when items cannot be written.
  */
 export class Standalone implements Service {
   readonly name = "standalone crawl";
@@ -63,6 +63,7 @@ export class Standalone implements Service {
   #pagesLeft: number;
   #finishReason: FinishReason = "completed";
   #finish: (summary: StandaloneSummary) => void = () => {};
+  #fail: (error: unknown) => void = () => {};
 
   constructor(options: StandaloneOptions, deps: StandaloneDeps) {
     this.#options = options;
@@ -71,8 +72,9 @@ export class Standalone implements Service {
     const { clock, logger, fetcher, spiders } = deps;
     const { userAgent } = options;
     this.#pagesLeft = crawl.limits.maxPages ?? Number.POSITIVE_INFINITY;
-    this.finished = new Promise((resolve) => {
+    this.finished = new Promise((resolve, reject) => {
       this.#finish = resolve;
+      this.#fail = reject;
     });
     const hosts = new MemoryHostStates();
     this.#engine = new Engine(
@@ -102,7 +104,7 @@ export class Standalone implements Service {
     this.#committer = new Committer<undefined>(
       {
         frontier: this.#frontier,
-        results: deps.items,
+        results: { store: (results) => this.#store(results) },
         hosts,
         clock,
         logger,
@@ -159,6 +161,17 @@ export class Standalone implements Service {
 
   get counts(): CrawlCounts {
     return { ...this.#frontier.counts, ...this.#totals };
+  }
+
+  /** Where items go does not come back as a database does: a full disk or a closed pipe ends the crawl. */
+  async #store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
+    try {
+      await this.#deps.items.store(results);
+    } catch (error) {
+      this.#committer.stop();
+      this.#fail(error);
+      throw error;
+    }
   }
 
   #reserve(pages: number): number {
@@ -220,39 +233,49 @@ export class Standalone implements Service {
   }
 }
 
-/** Items as NDJSON, one a line, to a stream; waits when the stream is full. */
+/** Items as NDJSON, one a line, to a stream. */
 export class ItemWriter implements ResultSink {
   readonly #stream: Writable;
-  readonly #ownsStream: boolean;
+  readonly #target: string;
 
-  constructor(stream: Writable, ownsStream: boolean) {
+  /** @param target a path, or `-` for standard output, which is not closed in the end */
+  constructor(stream: Writable, target: string) {
     this.#stream = stream;
-    this.#ownsStream = ownsStream;
+    this.#target = target;
+    // Each write tells what became of it; without a listener the stream would end the process besides.
+    stream.on("error", () => {});
   }
 
   /** @param target a path, or `-` for standard output */
   static async to(target: string): Promise<ItemWriter> {
-    if (target === "-") return new ItemWriter(process.stdout, false);
+    if (target === "-") return new ItemWriter(process.stdout, target);
     const stream: WriteStream = createWriteStream(target);
     try {
       await once(stream, "open");
     } catch (error) {
       throw new ConfigError(`--output: cannot write ${target}`, { cause: error });
     }
-    return new ItemWriter(stream, true);
+    return new ItemWriter(stream, target);
   }
 
+  /** Resolves when the items are written. @throws Error naming the target when they cannot be */
   async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
     if (results.items.length === 0) return;
     const lines = results.items.map((item) => {
       const { at, ...rest } = item;
       return `${JSON.stringify({ ...rest, at: new Date(at).toISOString() })}\n`;
     });
-    if (!this.#stream.write(lines.join(""))) await once(this.#stream, "drain");
+    await new Promise<void>((resolve, reject) => {
+      this.#stream.write(lines.join(""), (error) => {
+        if (error == null) return resolve();
+        const where = this.#target === "-" ? "standard output" : this.#target;
+        reject(new Error(`--output: cannot write items to ${where}: ${messageOf(error)}`, { cause: error }));
+      });
+    });
   }
 
   async close(): Promise<void> {
-    if (!this.#ownsStream) return;
+    if (this.#target === "-" || this.#stream.destroyed) return;
     this.#stream.end();
     await once(this.#stream, "close");
   }
