@@ -4,6 +4,7 @@ import { Fetcher } from "./crawl/fetcher.js";
 import { systemClock } from "./lib/clock.js";
 import { type Config, readConfig, type SettingName } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
+import { LogRing } from "./lib/log-ring.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
@@ -43,6 +44,7 @@ const PROGRAM = {
     "nodeId",
     "metricsPort",
     "connectTimeoutMs",
+    "logLines",
     ...SHARED,
     "standalone",
     "seed",
@@ -65,7 +67,8 @@ await main(async () => {
 
 async function runInCluster(config: WorkerConfig): Promise<void> {
   const nodeId = config.nodeId ?? (await nodeIdIn(config.dataDir));
-  const logger = createLogger({ level: config.logLevel, base: { role: "worker", node: nodeId } });
+  const log = new LogRing(config.logLines);
+  const logger = createLogger({ level: config.logLevel, base: { role: "worker", node: nodeId }, ring: log });
   const metrics = new Metrics();
   metrics.collectProcessMetrics();
   let requestStop: () => void = () => {};
@@ -87,7 +90,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       limits: limitsOf(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
     },
-    { logger, metrics, shutdown: requestStop },
+    { logger, log, metrics, shutdown: requestStop },
   );
   const probes =
     config.metricsPort === undefined

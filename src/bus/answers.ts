@@ -9,7 +9,11 @@ export type Answer = {
   readonly correlationId: string | undefined;
   /** JSON. */
   readonly body: Buffer;
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string | number | boolean>>;
+  /** Where whoever gets it may answer in turn. */
+  readonly from?: string;
+  /** A queue that is gone is told as an error; it cannot be told of direct replies. */
+  readonly mandatory?: boolean;
   /** Whether it should outlive the broker in a queue that does. */
   readonly persistent?: boolean;
 };
@@ -89,7 +93,7 @@ function wasLost(outcome: PublishOutcome): boolean {
   return !outcome.ok && outcome.error instanceof PublishUnknownError;
 }
 
-function messageOf({ replyTo, correlationId, body, headers, persistent }: Answer): Outgoing {
+function messageOf({ replyTo, correlationId, body, headers, from, persistent, mandatory }: Answer): Outgoing {
   return {
     exchange: "",
     routingKey: replyTo,
@@ -98,6 +102,9 @@ function messageOf({ replyTo, correlationId, body, headers, persistent }: Answer
       contentType: "application/json",
       ...(correlationId !== undefined && { correlationId }),
       ...(headers !== undefined && { headers: { ...headers } }),
+      ...(from !== undefined && { replyTo: from }),
+      // RabbitMQ returns direct replies that it has delivered: seen with 3.10.8.
+      ...(mandatory === true && !replyTo.startsWith(DIRECT_REPLY_TO) && { mandatory }),
       ...(persistent !== undefined && { persistent }),
     },
   };

@@ -4,7 +4,8 @@ import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { Answers } from "./answers.js";
-import { Calls } from "./calls.js";
+import type { AnyCalls, CallTable } from "./call-table.js";
+import { Calls, type CallTables } from "./calls.js";
 import { type ConnectionOptions, type Identity, SupervisedConnection } from "./connection.js";
 import { DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
@@ -28,6 +29,8 @@ export type BusOptions = {
   readonly maxUnconfirmed?: number;
   /** Their bytes at most. @default 16 MiB */
   readonly maxUnconfirmedBytes?: number;
+  /** Calls that wait for their answer at most; more of them wait for their turn. @default 1_000 */
+  readonly maxCalls?: number;
   readonly topology?: Partial<TopologyOptions>;
 };
 
@@ -44,6 +47,7 @@ const DEFAULTS = {
   reconnect: { minMs: 200, maxMs: 15_000 },
   maxUnconfirmed: 512,
   maxUnconfirmedBytes: 16 * 1_048_576,
+  maxCalls: 1_000,
 };
 
 /** How long a stop waits for messages under way to be confirmed, in milliseconds. */
@@ -56,11 +60,11 @@ const DIRECT_RECONNECT = { minMs: 50, maxMs: 1_000 };
  * The bus: everything that goes over RabbitMQ. Two connections, because an alarm of the broker blocks those
  * that publish, and acknowledgements must not wait for that; and a third once it is needed, see `Answers`.
  */
-export class Bus implements Service {
+export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = AnyCalls> implements Service {
   readonly name = "bus";
   readonly tasks: WorkQueue;
   readonly events: Events;
-  readonly calls: Calls;
+  readonly calls: Calls<Node, Master>;
   readonly deadLetters: DeadLetters;
   readonly #publishing: SupervisedConnection;
   readonly #consuming: SupervisedConnection;
@@ -68,7 +72,7 @@ export class Bus implements Service {
   readonly #onReconnect = new Set<() => void>();
   readonly #publishers: readonly (Publisher | Answers)[];
 
-  constructor(given: BusOptions, deps: BusDeps) {
+  constructor(given: BusOptions, deps: BusDeps & { readonly tables?: CallTables<Node, Master> }) {
     const options = { ...DEFAULTS, ...given };
     const names = new Names(options.namespace);
     const topology = { ...TOPOLOGY_DEFAULTS, ...options.topology };
@@ -100,7 +104,9 @@ export class Bus implements Service {
     this.#publishers = [taskPublisher, publisher, risky, answers];
     this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
     this.events = new Events(names.events(), publishing, consuming, logger);
-    this.calls = new Calls({
+    this.calls = new Calls<Node, Master>({
+      maxCalls: options.maxCalls,
+      ...(deps.tables !== undefined && { tables: deps.tables }),
       names,
       publisher,
       risky,

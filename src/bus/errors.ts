@@ -59,6 +59,13 @@ export class CallError extends BusError {
   }
 }
 
+/** The connection was lost while an answer was awaited: whether the other side did anything is not known. */
+export class AnswerLostError extends CallError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("unavailable", message, options);
+  }
+}
+
 /** The code under which an error goes over the wire: its own if that is one of the list, else `internal`. */
 export function callErrorCodeOf(error: unknown): CallErrorCode {
   const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;

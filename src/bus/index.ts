@@ -1,6 +1,17 @@
 export type { BusDeps, BusOptions } from "./bus.js";
 export { Bus } from "./bus.js";
-export type { CallContext, CallOptions, Calls, Gathered, Handlers, Stop } from "./calls.js";
+export type { Stop } from "./call-server.js";
+export type {
+  AnyCalls,
+  CallContext,
+  CallDefinition,
+  CallTable,
+  Handlers,
+  HandlersOf,
+  TraceContext,
+} from "./call-table.js";
+export type { BroadcastCallOptions, CallOptions, Gathered, NodeAnswer } from "./caller.js";
+export type { Calls, CallTables } from "./calls.js";
 export type { Identity } from "./connection.js";
 export type { DeadLetter, DeadLetterReport, DeadLetters } from "./dead-letters.js";
 export type { BusError, CallErrorCode } from "./errors.js";

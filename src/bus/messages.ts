@@ -195,6 +195,14 @@ export function expirationOf(ms: number): string {
 /** The broker takes no more than fits into its timers. */
 const MAX_EXPIRATION_MS = 2 ** 31 - 1;
 
+/** Type of the command that ends a call before it is answered: `{call, replyTo}`, as the call had them. */
+export const CANCEL_CALL = "cancel-call";
+
+/** Header of each part of a long answer: its number, from 0. */
+export const PART_HEADER = "x-part";
+/** Header of the last of them. */
+export const LAST_HEADER = "x-last";
+
 const requestSchema = z.object({
   type: z.string().min(1).max(100),
   args: z.record(z.string(), z.unknown()).default({}),

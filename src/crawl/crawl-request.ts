@@ -100,6 +100,21 @@ export type CrawlRequest = {
   readonly params: Readonly<Record<string, unknown>>;
 };
 
+/** The members of a request to add URLs to a crawl. */
+export const addUrlsRequest = z.strictObject({
+  urls: urlList.min(1, "must hold at least one URL"),
+  depth: whole(0, 1_000_000).default(0),
+  priority: priority.default(5),
+});
+
+export type AddUrlsRequest = {
+  readonly urls: readonly string[];
+  /** How many links away from a seed they count as. */
+  readonly depth: number;
+  /** Within the crawl. */
+  readonly priority: number;
+};
+
 /** How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack. */
 function depthOf(value: unknown): number {
   let depth = 0;

@@ -197,6 +197,13 @@ export const SETTINGS = {
     parse: userAgent,
     fallback: "Warren/0.1",
   }),
+  logLines: setting({
+    flag: "log-lines",
+    value: "N",
+    help: "lines of its log that a worker keeps in memory for whoever asks for them",
+    parse: wholeNumber(1, 1_000_000),
+    fallback: "2000",
+  }),
   logLevel: setting({
     flag: "log-level",
     value: "LEVEL",

@@ -1,4 +1,5 @@
-import { type DestinationStream, type Logger, pino } from "pino";
+import { type DestinationStream, type Logger, multistream, pino } from "pino";
+import type { LogRing } from "./log-ring.js";
 
 export type { Logger } from "pino";
 
@@ -12,6 +13,8 @@ export type LoggerOptions = {
   readonly base?: Readonly<Record<string, string>>;
   /** Where lines go. @default standard error, as JSON; made readable when that is a terminal */
   readonly destination?: DestinationStream;
+  /** Gets every line as well. */
+  readonly ring?: LogRing;
 };
 
 /**
@@ -25,15 +28,16 @@ export function createLogger(options: LoggerOptions): Logger {
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  if (options.destination !== undefined) return pino(settings, options.destination);
-  if (process.stderr.isTTY) {
-    const { formatters: _json, ...readable } = settings;
-    return pino({
-      ...readable,
-      transport: { target: "pino-pretty", options: { destination: 2, ignore: "pid,hostname" } },
-    });
-  }
-  return pino(settings, pino.destination({ dest: 2, sync: true }));
+  const destination = options.destination ?? standardError();
+  if (options.ring === undefined) return pino(settings, destination);
+  // What is written at all is for the logger to decide, and may change.
+  const streams = [destination, options.ring].map((stream) => ({ stream, level: "trace" as const }));
+  return pino(settings, multistream(streams));
+}
+
+function standardError(): DestinationStream {
+  if (!process.stderr.isTTY) return pino.destination({ dest: 2, sync: true });
+  return pino.transport({ target: "pino-pretty", options: { destination: 2, ignore: "pid,hostname" } });
 }
 
 /** A logger that writes nothing. */

@@ -1,54 +1,21 @@
-import { z } from "zod";
-import type { Bus, Handlers, Stop } from "../bus/index.js";
+import { randomUUID } from "node:crypto";
+import type { CallContext, HandlersOf, Stop } from "../bus/index.js";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
-import type { HeartbeatOutcome, Store } from "../store/index.js";
-import { parse } from "./crawl-request.js";
+import type { MasterCalls, WarrenBus } from "../protocol/index.js";
+import type { Store } from "../store/index.js";
 import type { CrawlService } from "./crawl-service.js";
 import { asCallError, invalid, RequestError } from "./errors.js";
 import type { NodeMonitor } from "./node-monitor.js";
 
-const id = z.string().min(1).max(100);
-const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a node's id");
-const whole = z.int().min(0);
-
-const ofCrawl = z.object({ crawl: id });
-const list = z.object({
-  limit: z.int().min(1).max(1_000).default(100),
-  cursor: z.string().max(600).exactOptional(),
-});
-const registration = z.object({
-  id: nodeId,
-  epoch: whole,
-  version: z.string().max(100).default("unknown"),
-  /** Tasks at once. */
-  capacity: whole.max(100_000).exactOptional(),
-  concurrency: whole.max(100_000).exactOptional(),
-  host: z.string().max(255).default("unknown"),
-  pid: whole.default(0),
-  labels: z.record(z.string().max(63), z.string().max(200)).exactOptional(),
-});
-const heartbeat = z.object({
-  id: nodeId,
-  epoch: whole,
-  active: whole,
-  status: z.enum(["online", "paused", "draining", "offline"]).default("online"),
-  concurrency: whole.max(100_000).exactOptional(),
-});
-
-/** What a node should know when it starts. */
-export type NodeWelcome = {
-  /** Crawls that are closed, with their generations: tasks of those are not to be begun. */
-  readonly closed: readonly { readonly id: string; readonly generation: number }[];
-  readonly config: { readonly heartbeatMs: number };
-};
+type Handlers = HandlersOf<MasterCalls>;
 
 export const HEARTBEAT_MS = 2_000;
 
 export type BusCallsParts = {
   readonly masterId: string;
-  readonly bus: Pick<Bus, "calls">;
+  readonly bus: Pick<WarrenBus, "calls" | "events">;
   readonly crawls: CrawlService;
   readonly nodes: NodeMonitor;
   readonly store: Store;
@@ -70,36 +37,21 @@ export class BusCalls implements Service {
   constructor(parts: BusCallsParts) {
     this.#parts = parts;
     const { crawls } = parts;
-    const answers: Handlers = {
-      ping: async () => ({ master: parts.masterId, at: new Date(parts.clock.now()).toISOString() }),
+    this.#handlers = withCallErrors({
+      ping: async () => ({ master: parts.masterId, at: this.#now() }),
       // A message id is unique by its nature, so a call that comes twice makes one crawl.
       "create-crawl": async (args, { messageId }) =>
         (await crawls.create(args, messageId && `call:${messageId}`)).crawl,
-      "get-crawl": (args) => crawls.get(parse(ofCrawl, args).crawl),
-      "list-crawls": (args) => crawls.list(parse(list, args)),
-      "pause-crawl": (args) => crawls.pause(parse(ofCrawl, args).crawl),
-      "resume-crawl": (args) => crawls.resume(parse(ofCrawl, args).crawl),
-      "close-crawl": (args) => crawls.close(parse(ofCrawl, args).crawl),
-      "add-urls": (args) => {
-        const { crawl } = parse(ofCrawl, args);
-        const { crawl: _crawl, ...request } = args;
-        return crawls.addUrls(crawl, request);
-      },
+      "get-crawl": ({ crawl }) => crawls.get(crawl),
+      "list-crawls": (args) => crawls.list(args),
+      "pause-crawl": ({ crawl }) => crawls.pause(crawl),
+      "resume-crawl": ({ crawl }) => crawls.resume(crawl),
+      "close-crawl": ({ crawl }) => crawls.close(crawl),
+      "add-urls": ({ crawl, ...request }) => crawls.addUrls(crawl, request),
       "register-node": (args) => this.#register(args),
       heartbeat: (args) => this.#heartbeat(args),
-    };
-    this.#handlers = Object.fromEntries(
-      Object.entries(answers).map(([type, answer]) => [
-        type,
-        async (args, context) => {
-          try {
-            return await answer(args, context);
-          } catch (error) {
-            throw asCallError(error);
-          }
-        },
-      ]),
-    );
+      "send-notification": (args, { messageId }) => this.#notify(args, messageId),
+    });
   }
 
   async start(): Promise<void> {
@@ -113,8 +65,7 @@ export class BusCalls implements Service {
     await stopServing?.();
   }
 
-  async #register(args: unknown): Promise<NodeWelcome> {
-    const { capacity, concurrency, ...node } = parse(registration, args);
+  async #register({ capacity, concurrency, ...node }: ArgsOfCall<"register-node">) {
     const tasks = concurrency ?? capacity;
     if (tasks === undefined) throw invalid("capacity", "is missing: how many tasks the node runs at once");
     if (!(await this.#parts.nodes.register({ ...node, concurrency: tasks }))) {
@@ -126,12 +77,44 @@ export class BusCalls implements Service {
     return { closed: await this.#parts.store.crawls.closed(), config: { heartbeatMs: HEARTBEAT_MS } };
   }
 
-  async #heartbeat(args: unknown): Promise<{ readonly outcome: HeartbeatOutcome | "left" }> {
-    const { status, ...beat } = parse(heartbeat, args);
+  async #heartbeat({ status, ...beat }: ArgsOfCall<"heartbeat">) {
     if (status === "offline") {
       await this.#parts.nodes.leave(beat.id, beat.epoch);
-      return { outcome: "left" };
+      return { outcome: "left" as const };
     }
     return { outcome: await this.#parts.nodes.heartbeat({ ...beat, status }) };
   }
+
+  async #notify(args: ArgsOfCall<"send-notification">, messageId: string | undefined) {
+    const { store, bus, clock } = this.#parts;
+    const id = messageId ?? randomUUID();
+    const { crawl, ...data } = args;
+    if (await store.notifications.add({ id, ...args, at: clock.now() })) {
+      const type = `notification.${args.level}`;
+      const event = { type, at: this.#now(), ...(crawl !== undefined && { crawl }), data: { id, ...data } };
+      bus.events.publish(type, [event]);
+    }
+    return { id };
+  }
+
+  #now(): string {
+    return new Date(this.#parts.clock.now()).toISOString();
+  }
+}
+
+type ArgsOfCall<Type extends keyof Handlers> = Parameters<Handlers[Type]>[0];
+
+/** What fails is told in the codes that go over AMQP, and what nobody foresaw is not told in detail. */
+function withCallErrors(handlers: Handlers): Handlers {
+  const wrapped = Object.entries(handlers).map(([type, handle]) => [
+    type,
+    async (args: never, context: CallContext) => {
+      try {
+        return await handle(args, context);
+      } catch (error) {
+        throw asCallError(error);
+      }
+    },
+  ]);
+  return Object.fromEntries(wrapped) as Handlers;
 }

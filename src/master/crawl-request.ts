@@ -1,11 +1,10 @@
 import { z } from "zod";
 import {
+  type AddUrlsRequest,
+  addUrlsRequest,
   type CrawlRequest,
   crawlRequest,
   MAX_URL_CHARACTERS,
-  priority,
-  urlList,
-  whole,
 } from "../crawl/crawl-request.js";
 import { invalidBySchema } from "./errors.js";
 
@@ -13,20 +12,6 @@ import { invalidBySchema } from "./errors.js";
 export function parseCrawlRequest(input: unknown): CrawlRequest {
   return parse(crawlRequest, input);
 }
-
-const addUrlsRequest = z.strictObject({
-  urls: urlList.min(1, "must hold at least one URL"),
-  depth: whole(0, 1_000_000).default(0),
-  priority: priority.default(5),
-});
-
-export type AddUrlsRequest = {
-  readonly urls: readonly string[];
-  /** How many links away from a seed they count as. */
-  readonly depth: number;
-  /** Within the crawl. */
-  readonly priority: number;
-};
 
 /** @throws RequestError `invalid`, naming each member that is wrong or unknown */
 export function parseAddUrlsRequest(input: unknown): AddUrlsRequest {

@@ -1,16 +1,18 @@
 import { createHash } from "node:crypto";
-import type { Bus, BusEvent } from "../bus/index.js";
+import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import type { CrawlRequest } from "../crawl/crawl-request.js";
 import type { NewUrl, SkipReason } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
 import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
-import type { Clock, StopTimer } from "../lib/clock.js";
+import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
+import type { FieldError } from "../lib/field-errors.js";
 import type { Logger } from "../lib/logger.js";
+import type { WarrenBus } from "../protocol/index.js";
 import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
 import { parseAddUrlsRequest, parseCrawlRequest, type ResourceRequest } from "./crawl-request.js";
-import { type FieldError, invalid, notFound, RequestError } from "./errors.js";
+import { invalid, notFound, RequestError } from "./errors.js";
 import type { SpiderCatalog } from "./spider-catalog.js";
 
 /** A crawl as it is shown outside. Instants are ISO 8601; what is not there yet is null. */
@@ -34,9 +36,16 @@ export type AddedUrls = {
   readonly known: number;
 };
 
+/** What the nodes made of it when a crawl was closed. */
+export type Cancelled = {
+  readonly nodes: readonly { readonly node: string; readonly aborted: number; readonly dropped: number }[];
+  /** Nodes that did not answer in time, or failed to. */
+  readonly silent: readonly string[];
+};
+
 export type CrawlServiceParts = {
-  readonly store: Pick<Store, "crawls" | "frontier" | "purge">;
-  readonly bus: Pick<Bus, "events" | "calls">;
+  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge">;
+  readonly bus: Pick<WarrenBus, "events" | "calls">;
   readonly spiders: SpiderCatalog;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -46,8 +55,8 @@ export type CrawlServiceParts = {
 const MOST_LOOKS_AT_CLOSE = 10;
 const CLOSE_LOOK_MS = 100;
 const ADD_BATCH = 1_000;
-/** Longest wait for the broker to take a command to all nodes, in milliseconds. */
-const BROADCAST_WAIT_MS = 1_000;
+/** Longest wait for nodes to say what they have stopped of a crawl, in milliseconds. */
+const CANCEL_WAIT_MS = 2_000;
 const MAX_SEED_CHARACTERS = 1_048_576;
 
 /**
@@ -110,15 +119,14 @@ export class CrawlService {
   }
 
   /**
-   * Stops it until someone resumes it. What workers have of it is aborted, and waits again.
+   * Stops it until someone resumes it. What workers have of it is aborted, and waits again. Nodes that say nothing
+   * find out from the database, before they begin anything more of it.
    * @throws NotFoundError, ConflictError
    */
-  async close(id: string): Promise<CrawlView> {
+  async close(id: string): Promise<CrawlView & { readonly cancelled: Cancelled }> {
     const { generation } = await this.#change(id, "closed", () => this.#parts.store.crawls.close(id));
-    const told = this.#tellNodes("cancel-crawl", { crawl: id, generation });
-    await this.#takeBack(id);
-    await told;
-    return this.get(id);
+    const [cancelled] = await Promise.all([this.#cancelOnNodes(id, generation), this.#takeBack(id)]);
+    return { ...(await this.get(id)), cancelled };
   }
 
   /**
@@ -313,18 +321,32 @@ export class CrawlService {
     return this.#specOf(parseCrawlRequest({ spider: name, name }));
   }
 
-  /** Resolves when the broker has it, or soon: whoever closes a crawl is not kept waiting for RabbitMQ. */
-  async #tellNodes(command: string, args: Readonly<Record<string, unknown>>): Promise<void> {
-    const { bus, clock, logger } = this.#parts;
-    const told = bus.calls.broadcast(command, args).catch((error: unknown) => {
-      logger.warn({ command, ...args, error: messageOf(error) }, "could not tell the nodes");
-    });
-    let stopTimer: StopTimer = () => {};
-    const late = new Promise<void>((resolve) => {
-      stopTimer = clock.after(BROADCAST_WAIT_MS, resolve);
-    });
-    await Promise.race([told, late]);
-    stopTimer();
+  /** Has every node stop what it has of a crawl, and tells what each has made of it. */
+  async #cancelOnNodes(crawl: string, generation: number): Promise<Cancelled> {
+    const { store, bus, logger } = this.#parts;
+    const expected = await store.nodes.present();
+    try {
+      const options = { expected, timeoutMs: CANCEL_WAIT_MS };
+      if (expected.length === 0) {
+        await bus.calls.broadcast("cancel-crawl", { crawl, generation }, options);
+        return { nodes: [], silent: [] };
+      }
+      const { answers, silent } = await bus.calls.broadcastCall(
+        "cancel-crawl",
+        { crawl, generation },
+        options,
+      );
+      const nodes = answers.flatMap((answer) =>
+        answer.ok
+          ? [{ node: answer.node, aborted: answer.result.aborted, dropped: answer.result.dropped }]
+          : [],
+      );
+      const failed = answers.flatMap((answer) => (answer.ok ? [] : [answer.node]));
+      return { nodes, silent: [...silent, ...failed] };
+    } catch (error) {
+      logger.warn({ crawl, error: messageOf(error) }, "could not tell the nodes that a crawl is closed");
+      return { nodes: [], silent: expected };
+    }
   }
 
   #publish(type: string, crawl: string, data: Readonly<Record<string, unknown>>): void {

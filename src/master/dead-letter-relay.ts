@@ -1,12 +1,13 @@
-import { type Bus, type DeadLetter, type DeadLetterReport, parseExternalTask } from "../bus/index.js";
+import { type DeadLetter, type DeadLetterReport, type DeadLetters, parseExternalTask } from "../bus/index.js";
 import { TASK_CONTENT_TYPE } from "../crawl/task.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import type { WarrenBus } from "../protocol/index.js";
 
 export type DeadLetterRelayParts = {
-  readonly bus: Pick<Bus, "deadLetters" | "calls">;
+  readonly bus: { readonly deadLetters: DeadLetters; readonly calls: Pick<WarrenBus["calls"], "reply"> };
   readonly metrics: Metrics;
   readonly logger: Logger;
 };

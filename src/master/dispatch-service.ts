@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type Bus, type BusEvent, CallError, PublishReturnedError } from "../bus/index.js";
+import { type BusEvent, CallError, PublishReturnedError } from "../bus/index.js";
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
 import { encodeTask, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
@@ -9,6 +9,7 @@ import type { Logger } from "../lib/logger.js";
 import { Loop } from "../lib/loop.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import type { WarrenBus } from "../protocol/index.js";
 import type { Store } from "../store/index.js";
 import type { EventFeed } from "./event-feed.js";
 import type { NodeMonitor } from "./node-monitor.js";
@@ -31,7 +32,7 @@ const DEFAULTS = { leaseMs: 10_000, crawlsMs: 1_000, reconcileMs: 5_000, windowP
 
 export type DispatchServiceDeps = {
   readonly store: Store;
-  readonly bus: Bus;
+  readonly bus: WarrenBus;
   readonly feed: EventFeed;
   readonly nodes: NodeMonitor;
   readonly clock: Clock;

@@ -1,6 +1,7 @@
 import type { ZodError } from "zod";
 import { CALL_ERROR_CODES, CallError } from "../bus/index.js";
 import { WarrenError } from "../lib/errors.js";
+import { type FieldError, fieldErrorsOf, summaryOf } from "../lib/field-errors.js";
 import { CursorError, StoreError } from "../store/index.js";
 
 /** What went wrong with a request, the same over HTTP and over AMQP. Stable: callers branch on it. */
@@ -21,9 +22,6 @@ export const REQUEST_ERROR_CODES = [
   "internal",
 ] as const;
 export type RequestErrorCode = (typeof REQUEST_ERROR_CODES)[number];
-
-/** A member of the request that is wrong: its dotted path (`limits.maxPages`, `seeds.3`) and why. */
-export type FieldError = { readonly field: string; readonly message: string };
 
 /**
  * A request that is not done, for a reason its sender should know. Anything else that is thrown is a fault
@@ -55,12 +53,8 @@ export function notFound(what: string, id: string): RequestError {
 
 /** Every fault that a schema found, as one error that names each member. */
 export function invalidBySchema(error: ZodError): RequestError {
-  const fields = error.issues.flatMap((issue) => fieldErrors(issue, []));
-  const shown = fields
-    .slice(0, 5)
-    .map(({ field, message }) => (field === "" ? message : `${field}: ${message}`));
-  if (fields.length > shown.length) shown.push(`and ${fields.length - shown.length} more`);
-  return new RequestError("invalid", shown.join("; "), { fields });
+  const fields = fieldErrorsOf(error);
+  return new RequestError("invalid", summaryOf(fields), { fields });
 }
 
 /**
@@ -85,43 +79,4 @@ export function asCallError(thrown: unknown): CallError {
   const { code, message } = asRequestError(thrown);
   const known = CALL_ERROR_CODES.find((other) => other === code);
   return new CallError(known ?? (code === "key-reused" ? "conflict" : "invalid"), message, { cause: thrown });
-}
-
-type Issue = ZodError["issues"][number];
-
-function fieldErrors(issue: Issue, parent: readonly PropertyKey[]): FieldError[] {
-  const path = [...parent, ...issue.path];
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => ({ field: dotted([...path, key]), message: "is not known here" }));
-  }
-  if (issue.code === "invalid_union") {
-    // The branch that got furthest is the one that was meant.
-    const meant = issue.errors.find((branch) =>
-      branch.some((inner) => inner.path.length > 0 || inner.code === "unrecognized_keys"),
-    );
-    if (meant !== undefined) return meant.flatMap((inner) => fieldErrors(inner, path));
-  }
-  return [{ field: dotted(path), message: plain(issue) }];
-}
-
-function plain(issue: Issue): string {
-  if (issue.code === "invalid_type") {
-    const expected = issue.expected === "record" ? "object" : issue.expected;
-    return issue.input === undefined && issue.message.endsWith("received undefined")
-      ? `is missing; must be ${article(expected)}`
-      : `must be ${article(expected)}`;
-  }
-  if (issue.code === "invalid_value") {
-    return `must be ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
-  }
-  return issue.message;
-}
-
-function article(noun: string): string {
-  if (noun === "int") return "a whole number";
-  return `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
-}
-
-function dotted(path: readonly PropertyKey[]): string {
-  return path.map(String).join(".");
 }

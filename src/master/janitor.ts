@@ -1,9 +1,9 @@
-import type { Bus } from "../bus/index.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import { Loop } from "../lib/loop.js";
 import type { Service } from "../lib/service.js";
+import type { WarrenBus } from "../protocol/index.js";
 import type { Store } from "../store/index.js";
 import type { CrawlService } from "./crawl-service.js";
 
@@ -21,7 +21,7 @@ const ABANDONED_MS = 10_000;
 
 export type JanitorParts = {
   readonly store: Store;
-  readonly bus: Bus;
+  readonly bus: WarrenBus;
   readonly crawls: CrawlService;
   readonly clock: Clock;
   readonly logger: Logger;

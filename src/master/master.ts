@@ -6,6 +6,7 @@ import type { ApiToken } from "../lib/config.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
@@ -38,7 +39,7 @@ export class Master implements Service {
   readonly name = "master";
   readonly #logger: Logger;
   readonly #store: Store;
-  readonly #bus: Bus;
+  readonly #bus: WarrenBus;
   readonly #api: ApiServer;
   readonly #working: readonly Service[];
   readonly #started: Service[] = [];
@@ -51,7 +52,10 @@ export class Master implements Service {
     // Instants that masters and workers compare are read off one clock: the database server's.
     const clock: Clock = { ...systemClock, now: () => store.serverClock.now() };
     const identity = { role: "master", id, version: options.version } as const;
-    const bus = new Bus({ urls: options.amqpUrls, namespace, identity }, { logger, clock, metrics });
+    const bus = new Bus(
+      { urls: options.amqpUrls, namespace, identity },
+      { logger, clock, metrics, tables: CALLS },
+    );
     const feed = new EventFeed({ events: bus.events, logger });
     const spiders = bundledSpiders;
     const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });

@@ -26,6 +26,7 @@ export type {
   Nodes,
 } from "./nodes.js";
 export { NODE_STATUSES } from "./nodes.js";
+export type { Notification, Notifications } from "./notifications.js";
 export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";

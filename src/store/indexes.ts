@@ -43,6 +43,10 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-crawl", key: { crawl: 1 } },
     { name: "by-age", key: { at: 1 } },
   ],
+  notifications: [
+    { name: "newest-first", key: { at: -1, _id: -1 } },
+    { name: "expiry", key: { at: 1 }, expireAfterSeconds: 30 * 86_400 },
+  ],
   robots: [{ name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 }],
 };
 

@@ -225,6 +225,15 @@ export class Nodes {
     return nodes.map(({ _id }) => _id);
   }
 
+  /** Ids of the nodes that are not offline. */
+  async present(): Promise<readonly string[]> {
+    const nodes = await this.#nodes
+      .find({ status: { $ne: "offline" } })
+      .project<{ _id: string }>({ _id: 1 })
+      .toArray();
+    return nodes.map(({ _id }) => _id);
+  }
+
   /** How many nodes there are of each status. */
   async statuses(): Promise<ReadonlyMap<NodeStatus, number>> {
     const groups = this.#nodes.aggregate<{ _id: NodeStatus; nodes: number }>([

@@ -16,6 +16,7 @@ import { MongoFrontier } from "./mongo-frontier.js";
 import { MongoResultSink } from "./mongo-result-sink.js";
 import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
 import { type NodeDocument, Nodes } from "./nodes.js";
+import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
@@ -77,6 +78,7 @@ export class Store implements Service {
   readonly robots: MongoRobotsStore;
   readonly nodes: Nodes;
   readonly leases: Leases;
+  readonly notifications: Notifications;
   readonly replies: Replies;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
@@ -142,6 +144,7 @@ export class Store implements Service {
       { shardCount: options.shardCount, ttlMs: options.leaseTtlMs },
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
+    this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
     this.serverClock = new ServerClock(db, clock);
   }
 

@@ -5,9 +5,11 @@ import type { TaskLimits } from "../crawl/limits.js";
 import { Robots } from "../crawl/robots.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
+import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { Store } from "../store/index.js";
 import { type CommittedGroup, Committer } from "./committer.js";
@@ -39,6 +41,8 @@ const STORE_GRACE_MS = 8_000;
 
 export type ClusterWorkerDeps = {
   readonly logger: Logger;
+  /** What the logger has written of late. */
+  readonly log: LogRing;
   readonly metrics: Metrics;
   /** Asks the program to stop in the orderly way. */
   readonly shutdown: () => void;
@@ -52,7 +56,7 @@ export class ClusterWorker implements Service {
   readonly #deps: ClusterWorkerDeps;
   readonly #clock: Clock;
   readonly #store: Store;
-  readonly #bus: Bus;
+  readonly #bus: WarrenBus;
   readonly #fetcher: Fetcher;
   readonly #crawls: CrawlView;
   readonly #engine: Engine;
@@ -77,7 +81,7 @@ export class ClusterWorker implements Service {
     this.#clock = clock;
     this.#bus = new Bus(
       { urls: options.amqpUrls, namespace, identity: { role: "worker", id: nodeId, version } },
-      { logger, clock, metrics },
+      { logger, clock, metrics, tables: CALLS },
     );
     this.#fetcher = new Fetcher(options.fetcher);
     this.#crawls = new CrawlView({
@@ -174,6 +178,8 @@ export class ClusterWorker implements Service {
       version,
       epoch: this.#epoch,
       loop: this.#loop,
+      spiders: bundledSpiders,
+      log: this.#deps.log,
       clock: this.#clock,
       logger,
       shutdown,

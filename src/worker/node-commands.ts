@@ -1,7 +1,12 @@
 import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
+import type { HandlersOf } from "../bus/index.js";
+import type { SpiderCatalog } from "../crawl/engine.js";
 import type { Clock } from "../lib/clock.js";
-import { LOG_LEVELS, type Logger } from "../lib/logger.js";
+import type { LogRing } from "../lib/log-ring.js";
+import type { Logger } from "../lib/logger.js";
+import type { NodeCalls } from "../protocol/index.js";
 import { CommandError } from "./errors.js";
+import { Profiler } from "./profiler.js";
 import type { TaskLoop } from "./task-loop.js";
 
 export type NodeCommandsDeps = {
@@ -9,6 +14,9 @@ export type NodeCommandsDeps = {
   readonly version: string;
   readonly epoch: number;
   readonly loop: TaskLoop;
+  readonly spiders: SpiderCatalog;
+  /** What this process has logged of late. */
+  readonly log: LogRing;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Ends the process in the orderly way. */
@@ -17,12 +25,10 @@ export type NodeCommandsDeps = {
   readonly onChange: () => void;
 };
 
-type Args = Readonly<Record<string, unknown>>;
-export type NodeHandlers = Readonly<Record<string, (args: Args) => Promise<unknown>>>;
-
 /** What a node does when it is told to, by the name of the command. */
-export function nodeCommands(deps: NodeCommandsDeps): NodeHandlers {
+export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
   const { loop, clock, logger, node, version, epoch } = deps;
+  const profiler = new Profiler(clock);
   const config = () => ({ concurrency: loop.concurrency, logLevel: logger.level });
   return {
     ping: async () => ({ node, at: new Date(clock.now()).toISOString() }),
@@ -56,22 +62,31 @@ export function nodeCommands(deps: NodeCommandsDeps): NodeHandlers {
 
     "get-config": async () => config(),
 
-    "set-config": async (args) => {
-      refuseUnknown(args, ["concurrency", "logLevel"]);
-      const { concurrency, logLevel } = args;
-      if (concurrency !== undefined) {
-        if (!Number.isInteger(concurrency) || Number(concurrency) < 1 || Number(concurrency) > 1_000) {
-          throw new CommandError("invalid", "concurrency must be a whole number from 1 to 1000");
-        }
-      }
-      const level = LOG_LEVELS.find((name) => name === logLevel);
-      if (logLevel !== undefined && level === undefined) {
-        throw new CommandError("invalid", `logLevel must be one of ${LOG_LEVELS.join(", ")}`);
-      }
-      if (level !== undefined) logger.level = level;
-      if (concurrency !== undefined) await loop.setConcurrency(Number(concurrency));
+    "get-log": async (args) => {
+      const { lines, next } = deps.log.read(args);
+      return { lines: lines.map((line) => ({ level: "", time: "", ...line })), next };
+    },
+
+    "get-profile": ({ kind, seconds }, { signal }) => profiler.profile(kind, seconds, signal),
+
+    "set-config": async ({ concurrency, logLevel }) => {
+      if (logLevel !== undefined) logger.level = logLevel;
+      if (concurrency !== undefined) await loop.setConcurrency(concurrency);
       deps.onChange();
       return config();
+    },
+
+    "sync-spider": async ({ spider, version: wanted }) => {
+      const known = deps.spiders.get(spider);
+      if (known === undefined) throw new CommandError("not-found", `there is no spider "${spider}" here`);
+      const has = known.version ?? "bundled";
+      if (wanted !== undefined && wanted !== has) {
+        throw new CommandError(
+          "not-found",
+          `there is no version "${wanted}" of spider "${spider}" here, but "${has}"`,
+        );
+      }
+      return { spider, version: has };
     },
 
     pause: async () => {
@@ -98,20 +113,8 @@ export function nodeCommands(deps: NodeCommandsDeps): NodeHandlers {
       return { status: "draining" };
     },
 
-    "cancel-crawl": async (args) => loop.cancelCrawl(textArg(args, "crawl")),
+    "cancel-crawl": async ({ crawl }) => loop.cancelCrawl(crawl),
 
-    "cancel-task": async (args) => ({ cancelled: loop.cancelTask(textArg(args, "task")) }),
+    "cancel-task": async ({ task }) => ({ cancelled: loop.cancelTask(task) }),
   };
-}
-
-function textArg(args: Args, name: string): string {
-  const value = args[name];
-  if (typeof value !== "string" || value === "") throw new CommandError("invalid", `${name} must be a text`);
-  return value;
-}
-
-function refuseUnknown(args: Args, known: readonly string[]): void {
-  for (const name of Object.keys(args)) {
-    if (!known.includes(name)) throw new CommandError("invalid", `unknown argument ${name}`);
-  }
 }

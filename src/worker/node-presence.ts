@@ -1,10 +1,10 @@
 import { hostname } from "node:os";
 import { z } from "zod";
-import type { Calls } from "../bus/index.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
+import type { WarrenCalls } from "../protocol/index.js";
 import type { TaskLoop } from "./task-loop.js";
 
 export type NodePresenceOptions = {
@@ -17,7 +17,7 @@ export type NodePresenceOptions = {
 };
 
 export type NodePresenceDeps = {
-  readonly calls: Calls;
+  readonly calls: WarrenCalls;
   readonly loop: TaskLoop;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -99,25 +99,25 @@ export class NodePresence implements Service {
     return loop.isPaused ? "paused" : "online";
   }
 
-  async #call(type: "register-node" | "heartbeat", status: string): Promise<unknown> {
+  async #call(
+    type: "register-node" | "heartbeat",
+    status: "online" | "paused" | "draining" | "offline",
+  ): Promise<unknown> {
     const { node, epoch, version } = this.#options;
     const { loop, calls } = this.#deps;
-    return calls.callMaster(
-      type,
-      {
-        id: node,
-        epoch,
-        version,
-        capacity: loop.concurrency,
-        concurrency: loop.concurrency,
-        active: loop.active,
-        status,
-        host: hostname(),
-        pid: process.pid,
-        rssBytes: process.memoryUsage.rss(),
-      },
-      { timeoutMs: 5_000 },
-    );
+    const report = {
+      id: node,
+      epoch,
+      version,
+      capacity: loop.concurrency,
+      concurrency: loop.concurrency,
+      active: loop.active,
+      status,
+      host: hostname(),
+      pid: process.pid,
+      rssBytes: process.memoryUsage.rss(),
+    };
+    return calls.callMaster(type, report, { timeoutMs: 5_000 });
   }
 }
 

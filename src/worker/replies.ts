@@ -1,15 +1,15 @@
-import type { Calls } from "../bus/index.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
+import type { WarrenCalls } from "../protocol/index.js";
 import type { EndedUrl, ExpectedReply, Replies as ReplyStore } from "../store/index.js";
 
 /** Answers to those who handed in a URL and asked to be told how it ended. */
 export class Replies {
   readonly #store: ReplyStore;
-  readonly #calls: Calls;
+  readonly #calls: WarrenCalls;
   readonly #logger: Logger;
 
-  constructor(store: ReplyStore, calls: Calls, logger: Logger) {
+  constructor(store: ReplyStore, calls: WarrenCalls, logger: Logger) {
     this.#store = store;
     this.#calls = calls;
     this.#logger = logger;

@@ -13,6 +13,7 @@ import { BusCalls } from "../../src/master/bus-calls.js";
 import { CrawlService } from "../../src/master/crawl-service.js";
 import { EventFeed } from "../../src/master/event-feed.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
+import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
 
 const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds">[] = [
@@ -39,7 +40,9 @@ export class ApiMaster {
   readonly api: ApiServer;
   /** Items that any stream took from the database so far. */
   itemsRead = 0;
-  readonly #bus: Bus;
+  readonly #bus: WarrenBus;
+  /** Knows nothing of what there is to call. */
+  readonly #stranger: Bus;
   readonly #feed: EventFeed;
   readonly #calls: BusCalls;
   readonly #ownsNamespace: boolean;
@@ -55,14 +58,10 @@ export class ApiMaster {
     this.#ownsNamespace = options.namespace === undefined;
     this.namespace = options.namespace ?? `test-${name}-${randomUUID().slice(0, 8)}`;
     this.store = new Store({ uri: MONGODB_URI, namespace: this.namespace }, { logger });
-    this.#bus = new Bus(
-      {
-        urls: [AMQP_URL],
-        namespace: this.namespace,
-        identity: { role: "master", id: randomUUID(), version: "0" },
-      },
-      { logger, clock, metrics },
-    );
+    const identity = { role: "master", id: randomUUID(), version: "0" } as const;
+    const reaching = { urls: [AMQP_URL], namespace: this.namespace, identity };
+    this.#bus = new Bus(reaching, { logger, clock, metrics, tables: CALLS });
+    this.#stranger = new Bus(reaching, { logger, clock });
     this.#feed = new EventFeed({ events: this.#bus.events, logger });
     this.nodes = new NodeMonitor(
       {
@@ -106,13 +105,22 @@ export class ApiMaster {
   }
 
   async start(): Promise<this> {
-    for (const service of [this.store, this.#bus, this.#feed, this.nodes, this.#calls, this.api])
+    for (const service of [
+      this.store,
+      this.#bus,
+      this.#stranger,
+      this.#feed,
+      this.nodes,
+      this.#calls,
+      this.api,
+    ])
       await service.start();
     return this;
   }
 
   async dispose(): Promise<void> {
-    for (const service of [this.api, this.#calls, this.nodes, this.#feed, this.#bus]) await service.stop();
+    for (const service of [this.api, this.#calls, this.nodes, this.#feed, this.#stranger, this.#bus])
+      await service.stop();
     if (this.#ownsNamespace) {
       await this.store.dropDatabase();
       await this.#emptyBroker();
@@ -148,13 +156,13 @@ export class ApiMaster {
 
   /** Calls any master, as a node or a stranger would. */
   callMaster(type: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
-    return this.#bus.calls.callMaster(type, args);
+    return this.#stranger.calls.callMaster(type, args);
   }
 
   /** Does what a worker would when it is told to. */
   async serveNode(node: string, handlers: Handlers): Promise<void> {
     this.#servedNodes.push(node);
-    await this.#bus.calls.serveNode(node, handlers);
+    await this.#stranger.calls.serveNode(node, handlers);
   }
 
   /** Something happened, says someone. */

@@ -11,7 +11,7 @@ beforeAll(async () => {
   other = await startApiMaster("api_nodes", { namespace: one.namespace, nodeMonitor });
   const answer = (command: string) => async (args: unknown) => {
     told.push({ command, args });
-    return { did: command };
+    return { did: command, status: "paused", active: 0, concurrency: 9, logLevel: "debug" };
   };
   await one.serveNode(
     "worker-1",

@@ -50,6 +50,8 @@ describe("the linter keeps the import arrows", () => {
     ["crawl", "store", "crawl/ is the engine"],
     ["bus", "crawl", "bus/ knows only lib/"],
     ["bus", "store", "bus/ knows only lib/"],
+    ["bus", "protocol", "bus/ knows only lib/"],
+    ["protocol", "store", "protocol/ says what may be sent"],
     ["store", "bus", "store/ knows the interfaces"],
     ["store", "master", "store/ knows the interfaces"],
     ["master", "worker", "master/ and worker/ never know each other"],

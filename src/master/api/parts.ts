@@ -1,7 +1,7 @@
-import type { Bus } from "../../bus/index.js";
 import type { Clock } from "../../lib/clock.js";
 import type { Logger } from "../../lib/logger.js";
 import type { Metrics } from "../../lib/metrics.js";
+import type { WarrenBus } from "../../protocol/index.js";
 import type { Store } from "../../store/index.js";
 import type { CrawlService } from "../crawl-service.js";
 import type { EventFeed } from "../event-feed.js";
@@ -11,7 +11,7 @@ import type { SpiderCatalog } from "../spider-catalog.js";
 /** What the routes are made of. */
 export type ApiParts = {
   readonly store: Store;
-  readonly bus: Pick<Bus, "calls" | "connected">;
+  readonly bus: Pick<WarrenBus, "calls" | "connected">;
   readonly crawls: CrawlService;
   readonly nodes: NodeMonitor;
   readonly feed: EventFeed;

@@ -1,5 +1,6 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
-import { asRequestError, type FieldError, RequestError, type RequestErrorCode } from "../errors.js";
+import type { FieldError } from "../../lib/field-errors.js";
+import { asRequestError, RequestError, type RequestErrorCode } from "../errors.js";
 
 /** An error answer as RFC 9457 has it, with a code to branch on and the members at fault. */
 export type Problem = {

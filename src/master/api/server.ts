@@ -14,6 +14,7 @@ import { fileRoutes } from "./files.js";
 import { healthRoutes } from "./health.js";
 import { itemRoutes } from "./items.js";
 import { nodeRoutes } from "./nodes.js";
+import { notificationRoutes } from "./notifications.js";
 import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
@@ -144,6 +145,7 @@ export class ApiServer implements Service {
         fileRoutes(api, parts);
         spiderRoutes(api, parts);
         nodeRoutes(api, parts);
+        notificationRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },

@@ -1,0 +1,162 @@
+import { z } from "zod";
+import type { CallTable } from "../bus/index.js";
+import { CRAWL_STATUSES } from "../crawl/crawl.js";
+import { addUrlsRequest, crawlRequest } from "../crawl/crawl-request.js";
+
+const id = z.string().min(1, "must not be empty").max(100);
+const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a node's id");
+const whole = z.int("must be a whole number").min(0, "must not be negative");
+const instant = z.string();
+
+const ofCrawl = z.object({ crawl: id });
+
+const counts = z.looseObject({
+  queued: z.int(),
+  active: z.int(),
+  done: z.int(),
+  failed: z.int(),
+  skipped: z.int(),
+  items: z.int(),
+  files: z.int(),
+  bytes: z.number(),
+});
+
+const crawl = z.looseObject({
+  id: z.string(),
+  name: z.string().nullable(),
+  spider: z.string(),
+  status: z.enum(CRAWL_STATUSES),
+  counts,
+  createdAt: instant,
+  startedAt: instant,
+  finishedAt: instant.nullable(),
+  finishReason: z.string().nullable(),
+});
+
+/** What the nodes made of it when a crawl was closed. */
+const cancelled = z.looseObject({
+  nodes: z
+    .array(
+      z.looseObject({
+        node: z.string(),
+        /** Fetches that ran. */
+        aborted: z.int(),
+        /** Tasks that had not begun. */
+        dropped: z.int(),
+      }),
+    )
+    .readonly(),
+  /** Nodes that did not answer in time. */
+  silent: z.array(z.string()).readonly(),
+});
+
+export const NOTIFICATION_LEVELS = ["info", "warn", "error"] as const;
+export type NotificationLevel = (typeof NOTIFICATION_LEVELS)[number];
+
+/** What any master may be asked, over the queue that all of them share. */
+export const MASTER_CALLS = {
+  ping: {
+    summary: "Says that a master is there.",
+    args: z.object({}),
+    result: z.looseObject({ master: z.string(), at: instant }),
+    isRepeatable: true,
+  },
+  "create-crawl": {
+    summary:
+      "Makes a crawl; the members are those of `POST /crawls`. The same message id makes the same crawl.",
+    args: crawlRequest,
+    result: crawl,
+    isRepeatable: true,
+  },
+  "get-crawl": { summary: "Tells of a crawl.", args: ofCrawl, result: crawl, isRepeatable: true },
+  "list-crawls": {
+    summary: "Lists crawls, newest first.",
+    args: z.object({
+      limit: z
+        .int("must be a whole number")
+        .min(1, "must be from 1 to 1000")
+        .max(1_000, "must be from 1 to 1000")
+        .default(100),
+      cursor: z.string().max(600).exactOptional(),
+    }),
+    result: z.looseObject({ items: z.array(crawl).readonly(), next: z.string().nullable() }),
+    isRepeatable: true,
+  },
+  "pause-crawl": {
+    summary: "Dispatches nothing more of a crawl until it is resumed.",
+    args: ofCrawl,
+    result: crawl,
+    isRepeatable: true,
+  },
+  "resume-crawl": {
+    summary: "Goes on with a crawl where it was paused or closed.",
+    args: ofCrawl,
+    result: crawl,
+    isRepeatable: true,
+  },
+  "close-crawl": {
+    summary:
+      "Stops a crawl until it is resumed, aborts what runs of it, and tells what each node has stopped.",
+    args: ofCrawl,
+    result: crawl.extend({ cancelled }),
+    isRepeatable: true,
+  },
+  "add-urls": {
+    summary: "Adds URLs to a crawl; a finished one runs again.",
+    args: addUrlsRequest.extend({ crawl: id }),
+    result: z.looseObject({
+      /** URLs that were not known before. */
+      accepted: z.int(),
+      known: z.int(),
+    }),
+    isRepeatable: true,
+  },
+  "register-node": {
+    summary: "Makes a node known that has started, and tells it what it must know.",
+    args: z.object({
+      id: nodeId,
+      epoch: whole,
+      version: z.string().max(100).default("unknown"),
+      /** Tasks at once. */
+      capacity: whole.max(100_000).exactOptional(),
+      concurrency: whole.max(100_000).exactOptional(),
+      host: z.string().max(255).default("unknown"),
+      pid: whole.default(0),
+      labels: z.record(z.string().max(63), z.string().max(200)).exactOptional(),
+    }),
+    result: z.looseObject({
+      /** Crawls that are closed, with their generations: tasks of those are not to be begun. */
+      closed: z.array(z.looseObject({ id: z.string(), generation: z.int() })).readonly(),
+      config: z.looseObject({ heartbeatMs: z.number() }),
+    }),
+    isRepeatable: true,
+  },
+  heartbeat: {
+    summary: "Says that a node lives; or, with the status `offline`, that it leaves.",
+    args: z.object({
+      id: nodeId,
+      epoch: whole,
+      active: whole,
+      status: z.enum(["online", "paused", "draining", "offline"]).default("online"),
+      concurrency: whole.max(100_000).exactOptional(),
+    }),
+    result: z.looseObject({
+      /** `unknown`: the node has to register; `stale`: a later start of it is known. */
+      outcome: z.enum(["noted", "returned", "stale", "unknown", "left"]),
+    }),
+    isRepeatable: true,
+  },
+  "send-notification": {
+    summary: "Keeps a notification and sends it on as the event `notification.<level>`.",
+    args: z.object({
+      level: z.enum(NOTIFICATION_LEVELS, { error: `must be one of ${NOTIFICATION_LEVELS.join(", ")}` }),
+      title: z.string().min(1, "must not be empty").max(200, "must have at most 200 characters"),
+      text: z.string().max(10_000, "must have at most 10000 characters").exactOptional(),
+      crawl: id.exactOptional(),
+    }),
+    result: z.looseObject({ id: z.string() }),
+    isRepeatable: true,
+  },
+} as const satisfies CallTable;
+
+export type MasterCalls = typeof MASTER_CALLS;
