@@ -68,7 +68,7 @@ export class Master implements Service {
     this.#store = store;
     this.#bus = bus;
     this.#api = new ApiServer(
-      { host: options.host, port: options.port, tokens: options.tokens },
+      { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
       { store, bus, crawls, nodes, feed, spiders, waitReason, metrics, clock, logger },
     );
     this.#working = [

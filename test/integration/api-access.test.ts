@@ -77,12 +77,19 @@ describe("with tokens", () => {
 
 describe("without tokens", () => {
   it.each(["0.0.0.0", "::", "192.0.2.1", "warren.example"])("refuses to listen on %s", (host) => {
-    expect(() => new ApiServer({ host, port: 0, tokens: [] }, open.parts)).toThrow(ConfigError);
-    expect(() => new ApiServer({ host, port: 0, tokens: [...TOKENS] }, open.parts)).not.toThrow();
+    expect(
+      () => new ApiServer({ host, port: 0, namespace: "warren", version: "0", tokens: [] }, open.parts),
+    ).toThrow(ConfigError);
+    expect(
+      () =>
+        new ApiServer({ host, port: 0, namespace: "warren", version: "0", tokens: [...TOKENS] }, open.parts),
+    ).not.toThrow();
   });
 
   it.each(["127.0.0.1", "127.9.9.9", "::1", "localhost"])("may listen on %s", (host) => {
-    expect(() => new ApiServer({ host, port: 0, tokens: [] }, open.parts)).not.toThrow();
+    expect(
+      () => new ApiServer({ host, port: 0, namespace: "warren", version: "0", tokens: [] }, open.parts),
+    ).not.toThrow();
   });
 
   it.each([

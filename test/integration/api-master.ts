@@ -100,7 +100,10 @@ export class ApiMaster {
       clock,
       logger,
     };
-    this.api = new ApiServer({ host: "127.0.0.1", port: 0, tokens: options.tokens ?? [] }, this.parts);
+    this.api = new ApiServer(
+      { host: "127.0.0.1", port: 0, tokens: options.tokens ?? [], namespace: this.namespace, version: "0" },
+      this.parts,
+    );
     this.#countItemsRead();
   }
 

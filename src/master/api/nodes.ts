@@ -1,6 +1,8 @@
+import { Readable } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { LOG_LEVELS } from "../../lib/logger.js";
+import { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "../../protocol/index.js";
 import { NODE_STATUSES, type NodeRow } from "../../store/index.js";
 import { parse } from "../crawl-request.js";
 import { notFound } from "../errors.js";
@@ -30,6 +32,31 @@ const change = z
     "must have at least one of concurrency, logLevel and labels",
   );
 
+const logQuery = z.strictObject({
+  crawl: z.string().min(1).max(100).exactOptional(),
+  lines: numeric(1, MAX_LOG_LINES).default(100),
+  after: numeric(0, Number.MAX_SAFE_INTEGER).exactOptional(),
+});
+
+const profileQuery = z.strictObject({
+  kind: z.enum(["cpu", "heap"], { error: 'must be "cpu" or "heap"' }),
+  seconds: numeric(1, MAX_PROFILE_SECONDS).default(5),
+});
+
+/** A whole number in a query. */
+function numeric(least: number, most: number) {
+  const bounds = `must be a whole number from ${least} to ${most}`;
+  return z.coerce.number(bounds).int(bounds).min(least, bounds).max(most, bounds);
+}
+
+/** How much longer than the profile takes a master waits for it, in milliseconds. */
+const PROFILE_GRACE_MS = 15_000;
+
+async function* profileText(first: string, rest: AsyncIterable<string>): AsyncGenerator<string> {
+  yield first;
+  yield* rest;
+}
+
 /** The nodes: what is known of them, and commands to them. */
 export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, "store" | "bus">): void {
   const find = async (params: unknown): Promise<NodeRow> => {
@@ -49,6 +76,33 @@ export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, 
   api.get("/nodes/:id/system", async (request) => {
     const { id } = await find(request.params);
     return bus.calls.callNode(id, "system-info");
+  });
+
+  api.get("/nodes/:id/log", async (request, reply) => {
+    const query = parse(logQuery, request.query);
+    const { id } = await find(request.params);
+    const { lines, next } = await bus.calls.callNode(id, "get-log", query);
+    reply.type("application/x-ndjson; charset=utf-8").header("x-next", String(next));
+    return lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+  });
+
+  api.get("/nodes/:id/profile", { config: { role: "operator" } }, async (request, reply) => {
+    const { kind, seconds } = parse(profileQuery, request.query);
+    const { id } = await find(request.params);
+    const leaving = new AbortController();
+    reply.raw.once("close", () => leaving.abort());
+    const parts = bus.calls.streamNode(
+      id,
+      "get-profile",
+      { kind, seconds },
+      { timeoutMs: seconds * 1_000 + PROFILE_GRACE_MS, signal: leaving.signal },
+    );
+    // The first part tells whether there is a profile at all, while that can still be said by the status.
+    const first = await parts.next();
+    reply
+      .type("application/json")
+      .header("content-disposition", `attachment; filename="${id}.${kind}profile"`);
+    return reply.send(Readable.from(profileText(first.value ?? "", parts)));
   });
 
   for (const command of ["pause", "resume", "drain", "shutdown"] as const) {

@@ -8,6 +8,7 @@ import { RequestError } from "../errors.js";
 import { Access, defaultRole } from "./access.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
+import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
 import { fileRoutes } from "./files.js";
@@ -36,6 +37,10 @@ export type ApiServerOptions = {
   /** 0: any free one. */
   readonly port: number;
   readonly tokens: readonly ApiToken[];
+  /** Prefix of every name on the broker. */
+  readonly namespace: string;
+  /** Of Warren. */
+  readonly version: string;
 };
 
 const BODY_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -136,6 +141,7 @@ export class ApiServer implements Service {
     const parts = this.#parts;
     dashboardRoutes(server);
     healthRoutes(server, parts);
+    documentRoutes(server, this.#options);
     resourceRoutes(server, parts);
     server.register(
       (api, _options, done) => {

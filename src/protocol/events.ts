@@ -1,0 +1,59 @@
+import { z } from "zod";
+import { NOTIFICATION_LEVELS } from "./master-calls.js";
+
+const none = z.looseObject({});
+const ended = z.looseObject({
+  url: z.string(),
+  statusCode: z.int().optional(),
+  reason: z.string().optional(),
+  items: z.int().optional(),
+  files: z.int().optional(),
+});
+const nodeChange = z.looseObject({ epoch: z.number().optional(), heartbeatAt: z.string().optional() });
+
+const notifications = Object.fromEntries(
+  NOTIFICATION_LEVELS.map((level) => [
+    `notification.${level}`,
+    {
+      summary: `Someone sent a notification of the level ${level}.`,
+      data: z.looseObject({
+        id: z.string(),
+        level: z.literal(level),
+        title: z.string(),
+        text: z.string().optional(),
+      }),
+    },
+  ]),
+);
+
+/** What is told to whoever listens, by its key: the type of the event and the routing key of its message. */
+export const EVENTS: Readonly<Record<string, { readonly summary: string; readonly data: z.ZodType }>> = {
+  "task.started": {
+    summary: "A worker began a task.",
+    data: z.looseObject({ id: z.string(), url: z.string(), attempt: z.int() }),
+  },
+  "task.completed": { summary: "A URL was done.", data: ended },
+  "task.failed": { summary: "A URL failed for good.", data: ended },
+  "task.skipped": { summary: "A URL was skipped for good.", data: ended },
+  "task.requeued": { summary: "A URL went back to the frontier, to be tried again.", data: ended },
+  "frontier.added": {
+    summary: "URLs of a crawl were queued.",
+    data: z.looseObject({ hosts: z.array(z.string()) }),
+  },
+  "crawl.created": {
+    summary: "A crawl was made.",
+    data: z.looseObject({ spider: z.string(), name: z.string().nullable() }),
+  },
+  "crawl.paused": { summary: "A crawl was paused.", data: none },
+  "crawl.resumed": { summary: "A crawl goes on.", data: none },
+  "crawl.closed": { summary: "A crawl was closed.", data: none },
+  "crawl.finished": {
+    summary: "Nothing of a crawl is queued or dispatched any more: its counts are final.",
+    data: none,
+  },
+  "crawl.removed": { summary: "A crawl was removed with all that it left.", data: none },
+  "node.online": { summary: "A node has started, or is back.", data: nodeChange },
+  "node.suspect": { summary: "A node was not heard of for a while.", data: nodeChange },
+  "node.offline": { summary: "A node left, or was not heard of for long.", data: nodeChange },
+  ...notifications,
+};
