@@ -95,7 +95,7 @@ describe("a node that is called", () => {
     const { id } = await api(master).createCrawl({ spider: "links", seeds, politeness });
     await until("the fetches are under way", async () => site?.maxInFlight() === 12);
     const closed = await api(master).call("POST", `/api/v1/crawls/${id}/close`);
-        const { status, counts, cancelled } = closed.body as {
+    const { status, counts, cancelled } = closed.body as {
       status: string;
       counts: { active: number };
       cancelled: { nodes: { node: string; aborted: number }[]; silent: string[] };
@@ -118,7 +118,7 @@ describe("a node that is called", () => {
       expect(second.nodes.map(({ node }) => node)).toEqual(["w1"]);
       expect(second.silent).toEqual(["w2"]);
     } finally {
-            frozen?.process.kill("SIGCONT");
+      frozen?.process.kill("SIGCONT");
     }
   });
 
