@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -6,6 +6,7 @@ import { Children } from "./children.mjs";
 import { runCluster } from "./cluster-run.mjs";
 import { runFloor } from "./floor-run.mjs";
 import { pidListeningOn } from "./process-meter.mjs";
+import { Profile } from "./profile.mjs";
 import { complaintsAbout, ServedSite } from "./served-site.mjs";
 import { runStandalone } from "./standalone-run.mjs";
 
@@ -59,26 +60,6 @@ export async function benchCrawls(options) {
   } finally {
     children.killAll();
     await rm(dataDir, { recursive: true, force: true });
-  }
-}
-
-/** Where profiles go, if they are wanted. */
-class Profile {
-  #folder;
-
-  static async for(parent, name) {
-    const profile = new Profile();
-    if (parent !== undefined) {
-      profile.#folder = path.resolve(parent, name);
-      await mkdir(profile.#folder, { recursive: true });
-    }
-    return profile;
-  }
-
-  /** Flags of node that make a process write its profile when it ends. */
-  flags(name) {
-    if (this.#folder === undefined) return [];
-    return ["--cpu-prof", `--cpu-prof-dir=${this.#folder}`, `--cpu-prof-name=${name}.cpuprofile`];
   }
 }
 

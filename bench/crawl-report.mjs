@@ -1,3 +1,6 @@
+import { markdownTable } from "./markdown-table.mjs";
+import { median } from "./median.mjs";
+
 /** The targets that the crawl benchmark is held against; docs/performance.md says where they come from. */
 const MB = 1_000_000;
 const TARGETS = {
@@ -16,14 +19,6 @@ const ROLES = {
   mongod: /^mongod$/,
   site: /^site$/,
 };
-
-/** A middle value of what is known; undefined when nothing is. */
-function median(values) {
-  const known = values.filter((value) => value !== undefined).sort((a, b) => a - b);
-  if (known.length === 0) return undefined;
-  const middle = (known.length - 1) / 2;
-  return (known[Math.floor(middle)] + known[Math.ceil(middle)]) / 2;
-}
 
 /**
  * Medians over the rounds, for each variant and size.
@@ -180,12 +175,4 @@ function largest(values) {
 
 function megabytes(bytes) {
   return bytes === undefined ? "" : `${Math.round(bytes / MB)} MB`;
-}
-
-function markdownTable(heads, rows) {
-  const widths = heads.map((head, column) =>
-    Math.max(head.length, 3, ...rows.map((row) => row[column].length)),
-  );
-  const line = (cells) => `| ${cells.map((cell, column) => cell.padEnd(widths[column])).join(" | ")} |`;
-  return `${[line(heads), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n")}\n`;
 }
