@@ -58,10 +58,9 @@ export class Answers {
    */
   async send(answer: Answer): Promise<PublishOutcome> {
     const message = messageOf(answer);
-    const signal = AbortSignal.timeout(TIMEOUT_MS);
-    if (!answer.replyTo.startsWith(DIRECT_REPLY_TO)) return this.#sendUntilKnown(message, signal);
+    if (!answer.replyTo.startsWith(DIRECT_REPLY_TO)) return this.#sendUntilKnown(message);
     this.#directConnection.open();
-    const outcome = await sendOne(this.#direct, message, signal);
+    const outcome = await this.#direct.send(message, () => AbortSignal.timeout(TIMEOUT_MS));
     if (!wasLost(outcome)) return outcome;
     this.#logger.warn({ replyTo: answer.replyTo }, "an answer was lost: RabbitMQ may not know its address");
     return { ok: true };
@@ -72,21 +71,17 @@ export class Answers {
     if (this.#directConnection.isUp) await this.#direct.settled(timeoutMs);
   }
 
-  async #sendUntilKnown(message: Outgoing, signal: AbortSignal): Promise<PublishOutcome> {
+  async #sendUntilKnown(message: Outgoing): Promise<PublishOutcome> {
+    let signal: AbortSignal | undefined;
+    const patience = () => {
+      signal ??= AbortSignal.timeout(TIMEOUT_MS);
+      return signal;
+    };
     for (;;) {
-      const outcome = await sendOne(this.#publisher, message, signal);
-      if (!wasLost(outcome) || signal.aborted) return outcome;
+      const outcome = await this.#publisher.send(message, patience);
+      if (!wasLost(outcome) || patience().aborted) return outcome;
     }
   }
-}
-
-async function sendOne(
-  publisher: Publisher,
-  message: Outgoing,
-  signal: AbortSignal,
-): Promise<PublishOutcome> {
-  const [outcome] = await publisher.publish([message], signal);
-  return outcome ?? { ok: true };
 }
 
 function wasLost(outcome: PublishOutcome): boolean {

@@ -33,8 +33,18 @@ export type PublisherOptions = {
   readonly redeclares?: boolean;
 };
 
+/**
+ * Ends the wait for room or a connection. Most messages need not wait, and a signal costs as much as sending one:
+ * a function is asked for its signal by the first message that has to.
+ */
+export type Patience = AbortSignal | (() => AbortSignal);
+
 /** A message that waits for room. */
-type Waiting = { readonly message: Outgoing; readonly conclude: (outcome: PublishOutcome) => void };
+type Waiting = {
+  readonly message: Outgoing;
+  readonly patience: PatienceOfSender | undefined;
+  readonly conclude: (outcome: PublishOutcome) => void;
+};
 
 /** What is known about a channel that was used for sending. */
 type Sending = {
@@ -100,38 +110,45 @@ export class Publisher {
   }
 
   /**
-   * Sends messages, all on their way together; resolves with what became of each, in their order.
-   * @param signal ends the wait for room or a connection; those not sent by then are abandoned
+   * Sends a message; resolves with what became of it.
+   * @param patience ends the wait for room or a connection; what was not sent by then is abandoned
    */
-  async publish(messages: readonly Outgoing[], signal?: AbortSignal): Promise<readonly PublishOutcome[]> {
-    if (messages.length === 0) return [];
+  send(message: Outgoing, patience?: Patience): Promise<PublishOutcome> {
+    return new Promise((resolve) => {
+      const own = this.#patienceOf(patience, () => [waiting]);
+      const conclude = (outcome: PublishOutcome) => {
+        own?.end();
+        resolve(outcome);
+      };
+      const waiting: Waiting = { message, patience: own, conclude };
+      this.#enqueue([waiting], own);
+    });
+  }
+
+  /**
+   * Sends messages, all on their way together; resolves with what became of each, in their order.
+   * @param patience ends the wait for room or a connection; those not sent by then are abandoned
+   */
+  publish(messages: readonly Outgoing[], patience?: Patience): Promise<readonly PublishOutcome[]> {
+    if (messages.length === 0) return Promise.resolve([]);
     return new Promise((resolve) => {
       const outcomes: PublishOutcome[] = new Array(messages.length);
       let pending = messages.length;
-      const own = messages.map(
+      const own = this.#patienceOf(patience, () => all);
+      const all = messages.map(
         (message, index): Waiting => ({
           message,
+          patience: own,
           conclude: (outcome) => {
             outcomes[index] = outcome;
             pending -= 1;
             if (pending > 0) return;
-            signal?.removeEventListener("abort", abandon);
+            own?.end();
             resolve(outcomes);
           },
         }),
       );
-      const abandon = () => this.#abandon(own);
-      for (const waiting of own) this.#waiting.add(waiting);
-      if (signal?.aborted === true) {
-        abandon();
-        return;
-      }
-      if (signal !== undefined) {
-        // Many senders may well share one.
-        setMaxListeners(0, signal);
-        signal.addEventListener("abort", abandon, { once: true });
-      }
-      this.#pump();
+      this.#enqueue(all, own);
     });
   }
 
@@ -151,6 +168,24 @@ export class Publisher {
 
   get #isQuiet(): boolean {
     return this.#unconfirmed === 0 && this.#waiting.size === 0;
+  }
+
+  #patienceOf(
+    patience: Patience | undefined,
+    messages: () => readonly Waiting[],
+  ): PatienceOfSender | undefined {
+    if (patience === undefined) return undefined;
+    return new PatienceOfSender(patience, () => this.#abandon(messages()));
+  }
+
+  #enqueue(messages: readonly Waiting[], patience: PatienceOfSender | undefined): void {
+    if (patience?.isOver === true) {
+      for (const { conclude } of messages) conclude(abandoned());
+      return;
+    }
+    for (const waiting of messages) this.#waiting.add(waiting);
+    this.#pump();
+    if (patience !== undefined && messages.some((waiting) => this.#waiting.has(waiting))) patience.begin();
   }
 
   /** Sends what waits, as far as there is room. */
@@ -174,7 +209,7 @@ export class Publisher {
   #abandon(waiting: readonly Waiting[]): void {
     for (const each of waiting) {
       if (!this.#waiting.delete(each)) continue;
-      each.conclude({ ok: false, error: new PublishAbandonedError("gave up waiting to send a message") });
+      each.conclude(abandoned());
     }
     if (this.#isQuiet) for (const finish of this.#onQuiet) finish();
   }
@@ -199,8 +234,10 @@ export class Publisher {
       this.#unconfirmed -= 1;
       this.#unconfirmedBytes -= body.length;
       const outcome = outcomeOf(waiting.message, messageId, sending, error);
-      if (outcome === undefined) this.#waiting.add(waiting);
-      else waiting.conclude(outcome);
+      if (outcome === undefined) {
+        this.#waiting.add(waiting);
+        waiting.patience?.begin();
+      } else waiting.conclude(outcome);
       this.#pump();
     };
     try {
@@ -221,6 +258,47 @@ export class Publisher {
     this.#unconfirmedBytes += body.length;
     return true;
   }
+}
+
+/** How long whoever sends some messages together lets them wait. */
+class PatienceOfSender {
+  readonly #patience: Patience;
+  readonly #onOver: () => void;
+  /** Once it is listened to. */
+  #signal: AbortSignal | undefined;
+
+  constructor(patience: Patience, onOver: () => void) {
+    this.#patience = patience;
+    this.#onOver = onOver;
+  }
+
+  /** Whether it was over before it began. */
+  get isOver(): boolean {
+    return typeof this.#patience !== "function" && this.#patience.aborted;
+  }
+
+  /** Some of them have to wait from now on. */
+  begin(): void {
+    if (this.#signal !== undefined) return;
+    const signal = typeof this.#patience === "function" ? this.#patience() : this.#patience;
+    this.#signal = signal;
+    if (signal.aborted) {
+      this.#onOver();
+      return;
+    }
+    // Many senders may well share one.
+    setMaxListeners(0, signal);
+    signal.addEventListener("abort", this.#onOver, { once: true });
+  }
+
+  /** All of them were sent, or given up. */
+  end(): void {
+    this.#signal?.removeEventListener("abort", this.#onOver);
+  }
+}
+
+function abandoned(): PublishOutcome {
+  return { ok: false, error: new PublishAbandonedError("gave up waiting to send a message") };
 }
 
 /** What became of a message; undefined when it was not taken and is to be sent again. */
