@@ -37,11 +37,12 @@ class ServedCall implements CallContext {
   readonly messageId: string | undefined;
   readonly replyTo: string | undefined;
   readonly correlationId: string | undefined;
-  readonly signal: AbortSignal;
   readonly trace: TraceContext | undefined;
   readonly #clock: Clock;
   readonly #timeoutMs: number | undefined;
-  readonly #over = new AbortController();
+  /** Made for handlers that look at it: most are over before they could. */
+  #over: AbortController | undefined;
+  #reason: CallError | undefined;
   #credit: number;
   #stopTimer: () => void = () => {};
   #wake: () => void = () => {};
@@ -57,8 +58,18 @@ class ServedCall implements CallContext {
     const expiration = Number(properties.expiration);
     // Nobody waits for the answer any longer than the request itself was allowed to wait.
     this.#timeoutMs = expiration > 0 ? expiration : undefined;
-    this.signal = this.#over.signal;
     this.extend();
+  }
+
+  get signal(): AbortSignal {
+    this.#over ??= new AbortController();
+    if (this.#reason !== undefined && !this.#over.signal.aborted) this.#over.abort(this.#reason);
+    return this.#over.signal;
+  }
+
+  /** Why it was stopped before it was over. */
+  get reason(): CallError | undefined {
+    return this.#reason;
   }
 
   /** What its caller knows it by; whoever names no queue or no id cannot speak of it. */
@@ -70,13 +81,15 @@ class ServedCall implements CallContext {
   extend(): void {
     this.#stopTimer();
     if (this.#timeoutMs === undefined) return;
-    const late = new CallError("timeout", "nobody waits for the answer any more");
-    this.#stopTimer = this.#clock.after(this.#timeoutMs, () => this.abort(late));
+    this.#stopTimer = this.#clock.after(this.#timeoutMs, () => {
+      this.abort(new CallError("timeout", "nobody waits for the answer any more"));
+    });
   }
 
   abort(reason: CallError): void {
     this.#stopTimer();
-    this.#over.abort(reason);
+    this.#reason ??= reason;
+    this.#over?.abort(this.#reason);
     this.#wake();
   }
 
@@ -99,13 +112,13 @@ class ServedCall implements CallContext {
         : this.#clock.after(CREDIT_TIMEOUT_MS, () =>
             this.abort(new CallError("timeout", "the caller asked for no more parts")),
           );
-    while (this.#credit <= 0 && !this.signal.aborted) {
+    while (this.#credit <= 0 && this.#reason === undefined) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     }
     stopTimer();
-    if (this.signal.aborted) throw this.signal.reason;
+    if (this.#reason !== undefined) throw this.#reason;
     this.#credit -= 1;
   }
 }
@@ -254,7 +267,7 @@ export class CallServer {
     try {
       for await (const { part, isLast } of withLastMarked(parts)) {
         await send(part, isLast);
-        if (!isLast) call.signal.throwIfAborted();
+        if (!isLast && call.reason !== undefined) throw call.reason;
       }
     } catch (error) {
       await this.#answerFailure(call, error, { ...headers, [PART_HEADER]: index, [LAST_HEADER]: true });
@@ -267,7 +280,7 @@ export class CallServer {
     headers: Readonly<Record<string, string | number | boolean>>,
   ): Promise<void> {
     // Nobody waits for what was cancelled, or took too long.
-    if (call.signal.aborted && error === call.signal.reason) return;
+    if (call.reason !== undefined && error === call.reason) return;
     const code = callErrorCodeOf(error);
     if (code === "internal") this.#logger.error({ err: error, ...call.trace }, "a call failed");
     await this.#answer(call, { ok: false, error: { code, message: messageOf(error) } }, headers);

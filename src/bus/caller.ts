@@ -242,10 +242,8 @@ export class Caller {
   async tell(to: Address, request: Request, options: CallOptions): Promise<void> {
     const ending = await this.#untilOver(to, options, async (over, { finish }) => {
       const message = messageOfRequest(to, request, { messageId: randomUUID() }, options.trace);
-      const [outcome] = await to.publisher.publish([message], over);
-      finish(
-        outcome?.ok === false ? { kind: "unsent", error: unsent(to, outcome.error) } : { kind: "enough" },
-      );
+      const outcome = await to.publisher.send(message, over.signal);
+      finish(outcome.ok ? { kind: "enough" } : { kind: "unsent", error: unsent(to, outcome.error) });
     });
     if (ending.kind === "unsent") throw ending.error;
     if (ending.kind !== "enough") throw unanswered(to, request, ending.kind, options);
@@ -316,11 +314,12 @@ export class Caller {
     const { timeoutMs = DEFAULT_TIMEOUT_MS, correlationId, messageId, credit, take, trace } = options;
     let isSent = false;
     const ending = await this.#untilOver(to, options, async (over, { finish, sent, extend }) => {
-      if (!(await this.#room.enter(over))) return;
-      if (over.aborted) return this.#room.leave();
-      over.addEventListener("abort", () => this.#room.leave(), { once: true });
-      const replyTo = await this.#replies.opened(over);
-      if (over.aborted) return;
+      // Who waits for something waits for its end as well; mostly there is nothing to wait for.
+      if (!this.#room.tryToEnter() && !(await this.#room.enter(over.signal()))) return;
+      if (over.isOver) return this.#room.leave();
+      over.afterwards(() => this.#room.leave());
+      const replyTo = this.#replies.name ?? (await this.#replies.opened(over.signal()));
+      if (over.isOver) return;
       if (replyTo === undefined) {
         const error = new CallError("unavailable", `${to.whom} cannot be called: the bus is stopped`);
         finish({ kind: "unsent", error });
@@ -332,14 +331,12 @@ export class Caller {
         },
         lose: () => finish({ kind: "lost" }),
       });
-      over.addEventListener("abort", forget, { once: true });
+      over.afterwards(forget);
       const properties = { correlationId, replyTo, messageId, expiration: expirationOf(timeoutMs) };
       isSent = true;
-      const [outcome] = await to.publisher.publish(
-        [messageOfRequest(to, request, properties, trace, credit)],
-        over,
-      );
-      if (outcome?.ok !== false) sent();
+      const message = messageOfRequest(to, request, properties, trace, credit);
+      const outcome = await to.publisher.send(message, over.signal);
+      if (outcome.ok) sent();
       else if (outcome.error instanceof PublishUnknownError) finish({ kind: "lost" });
       else finish({ kind: "unsent", error: unsent(to, outcome.error) });
     });
@@ -369,10 +366,10 @@ export class Caller {
   async #untilOver(
     { whom }: Address,
     { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: CallOptions,
-    run: (over: AbortSignal, progress: Progress) => Promise<void>,
+    run: (over: Over, progress: Progress) => Promise<void>,
   ): Promise<Ending> {
     if (signal?.aborted === true) return { kind: "cancelled" };
-    const over = new AbortController();
+    const over = new Over();
     let isSent = false;
     const timeout = (): Ending => {
       if (isSent) return { kind: "timeout" };
@@ -383,7 +380,7 @@ export class Caller {
       const finish = (ending: Ending) => {
         stopTimer();
         signal?.removeEventListener("abort", cancel);
-        over.abort();
+        over.end();
         resolve(ending);
       };
       const cancel = () => finish({ kind: "cancelled" });
@@ -398,17 +395,52 @@ export class Caller {
         isSent = true;
       };
       const extend = () => {
-        if (over.signal.aborted) return;
+        if (over.isOver) return;
         stopTimer();
         stopTimer = startTimer();
       };
-      run(over.signal, { finish, sent, extend }).catch((error: unknown) => {
+      run(over, { finish, sent, extend }).catch((error: unknown) => {
         reject(error);
         cancel();
       });
     });
   }
 }
+
+/**
+ * That something is over, for those who have a part in it. An AbortSignal is made only for those who ask for one:
+ * with its error and its listeners it costs as much as a whole call.
+ */
+class Over {
+  #isOver = false;
+  #controller: AbortController | undefined;
+  readonly #cleanUps: (() => void)[] = [];
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  readonly signal = (): AbortSignal => {
+    this.#controller ??= new AbortController();
+    if (this.#isOver) this.#controller.abort(OVER);
+    return this.#controller.signal;
+  };
+
+  afterwards(cleanUp: () => void): void {
+    if (this.#isOver) cleanUp();
+    else this.#cleanUps.push(cleanUp);
+  }
+
+  end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#controller?.abort(OVER);
+    for (const cleanUp of this.#cleanUps) cleanUp();
+  }
+}
+
+/** Given as a reason, lest each signal make an error of its own. */
+const OVER = new Error("it is over");
 
 function partOf(message: ConsumeMessage): {
   readonly index: number;

@@ -7,13 +7,17 @@ export class Room {
     this.#free = places;
   }
 
+  /** @returns whether a place was free */
+  tryToEnter(): boolean {
+    if (this.#free === 0) return false;
+    this.#free -= 1;
+    return true;
+  }
+
   /** Resolves with whether a place was got, which is so unless the signal is aborted before. */
   async enter(signal: AbortSignal): Promise<boolean> {
     if (signal.aborted) return false;
-    if (this.#free > 0) {
-      this.#free -= 1;
-      return true;
-    }
+    if (this.tryToEnter()) return true;
     return new Promise((resolve) => {
       const give = () => {
         signal.removeEventListener("abort", giveUp);
