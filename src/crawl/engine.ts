@@ -42,6 +42,8 @@ export type EngineDeps = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics?: Metrics;
+  /** Told now and then how much of a file has come, while that takes long. */
+  readonly onProgress?: (task: Task, bytes: number) => void;
   /** The node's id, on every record. */
   readonly node: string;
 };
@@ -81,6 +83,8 @@ type Findings = {
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). */
 const RETRIED = new Set([408, 425, 429]);
+/** How often is told how much of a file has come, in milliseconds. */
+const PROGRESS_MS = 1_000;
 const NO_BYTES = Buffer.alloc(0);
 
 /**
@@ -332,7 +336,7 @@ export class Engine {
     const { files, clock } = this.#deps;
     const name = fileNameOf(url);
     const content = await files
-      .save(fetched.body.stream(this.#limits.maxFileBytes), { name, contentType })
+      .save(this.#watched(fetched.body.stream(this.#limits.maxFileBytes), task), { name, contentType })
       .catch((error: unknown) => {
         if (error instanceof FetchError) throw error;
         throw new StorageError(`${url} could not be stored: ${messageOf(error)}`, { cause: error });
@@ -357,6 +361,24 @@ export class Engine {
       await this.#gather(() => spider.file?.(file) ?? [], on, undefined, task, context, findings, signal);
     }
     return content.bytes;
+  }
+
+  /** The same bytes, of which is told when there are many or they come slowly. */
+  async *#watched(bytes: AsyncIterable<Buffer>, task: Task): AsyncGenerator<Buffer, void> {
+    const { clock, onProgress } = this.#deps;
+    if (onProgress === undefined) {
+      yield* bytes;
+      return;
+    }
+    let received = 0;
+    let toldAt = clock.monotonic();
+    for await (const chunk of bytes) {
+      received += chunk.length;
+      yield chunk;
+      if (clock.monotonic() - toldAt < PROGRESS_MS) continue;
+      toldAt = clock.monotonic();
+      onProgress(task, received);
+    }
   }
 
   async #runSpider(

@@ -18,6 +18,7 @@ export class LogRing {
   readonly #size: number;
   readonly #lines: string[] = [];
   #seq = 0;
+  #onLine: ((line: string) => void) | undefined;
 
   /** @param size lines kept */
   constructor(size: number) {
@@ -28,6 +29,12 @@ export class LogRing {
   write(line: string): void {
     this.#lines[this.#seq % this.#size] = line.length > MAX_LINE_CHARACTERS ? shortened(line) : line;
     this.#seq += 1;
+    this.#onLine?.(line);
+  }
+
+  /** Hands on each line as it is written, to one who follows; undefined ends it. */
+  follow(onLine: ((line: string) => void) | undefined): void {
+    this.#onLine = onLine;
   }
 
   /** Lines, oldest first, and the `seq` to go on after. Those that have been overwritten are missing in `seq`. */

@@ -1,6 +1,9 @@
 import { z } from "zod";
 import { NOTIFICATION_LEVELS } from "./master-calls.js";
 
+/** Levels of log lines that are told as events. */
+export const LOG_EVENT_LEVELS = ["info", "warn", "error", "fatal"] as const;
+
 const none = z.looseObject({});
 const ended = z.looseObject({
   url: z.string(),
@@ -26,11 +29,26 @@ const notifications = Object.fromEntries(
   ]),
 );
 
+const logs = Object.fromEntries(
+  LOG_EVENT_LEVELS.map((level) => [
+    `log.${level}`,
+    {
+      summary: `A node logged a line of the level ${level}; of very many, some are left out and counted in \`dropped\`.`,
+      data: z.looseObject({ msg: z.string().optional(), dropped: z.int().optional() }),
+    },
+  ]),
+);
+
 /** What is told to whoever listens, by its key: the type of the event and the routing key of its message. */
 export const EVENTS: Readonly<Record<string, { readonly summary: string; readonly data: z.ZodType }>> = {
   "task.started": {
     summary: "A worker began a task.",
     data: z.looseObject({ id: z.string(), url: z.string(), attempt: z.int() }),
+  },
+  "task.progress": {
+    summary:
+      "So many bytes of a file have come, and more will; told about once a second while that takes long.",
+    data: z.looseObject({ id: z.string(), url: z.string(), bytes: z.int() }),
   },
   "task.completed": { summary: "A URL was done.", data: ended },
   "task.failed": { summary: "A URL failed for good.", data: ended },
@@ -56,4 +74,5 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
   "node.suspect": { summary: "A node was not heard of for a while.", data: nodeChange },
   "node.offline": { summary: "A node left, or was not heard of for long.", data: nodeChange },
   ...notifications,
+  ...logs,
 };

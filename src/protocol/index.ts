@@ -3,7 +3,7 @@ import { MASTER_CALLS, type MasterCalls } from "./master-calls.js";
 import { NODE_CALLS, type NodeCalls } from "./node-calls.js";
 
 export { asyncApiDocument } from "./asyncapi.js";
-export { EVENTS } from "./events.js";
+export { EVENTS, LOG_EVENT_LEVELS } from "./events.js";
 export { NOTIFICATION_LEVELS, type NotificationLevel } from "./master-calls.js";
 export { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "./node-calls.js";
 export type { MasterCalls, NodeCalls };

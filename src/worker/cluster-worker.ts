@@ -15,6 +15,7 @@ import { Store } from "../store/index.js";
 import { type CommittedGroup, Committer } from "./committer.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
+import { LogEvents } from "./log-events.js";
 import { nodeCommands } from "./node-commands.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
@@ -62,6 +63,7 @@ export class ClusterWorker implements Service {
   readonly #engine: Engine;
   readonly #committer: Committer<TaskContext>;
   readonly #events: WorkerEvents;
+  readonly #logEvents: LogEvents;
   readonly #replies: Replies;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
@@ -102,11 +104,13 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
+        onProgress: (task, bytes) => this.#events.progress(task, bytes),
         node: nodeId,
       },
       options.limits,
     );
     this.#events = new WorkerEvents(this.#bus.events, nodeId, clock);
+    this.#logEvents = new LogEvents({ log: deps.log, events: this.#bus.events, node: nodeId, clock });
     this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
@@ -189,6 +193,7 @@ export class ClusterWorker implements Service {
     await this.#loop.start();
     await this.#presence.start();
     this.#isReady = true;
+    this.#logEvents.begin();
     logger.info({ concurrency: this.#options.concurrency }, "ready");
   }
 
@@ -198,6 +203,7 @@ export class ClusterWorker implements Service {
     if (this.#bus.connected) await this.#loop.stop();
     await this.#presence.stop();
     this.#events.flush();
+    this.#logEvents.end();
     await this.#stopServing?.();
     await this.#crawls.stop();
     await this.#bus.stop();

@@ -41,6 +41,19 @@ export class WorkerEvents {
     this.#stopTimer ??= this.#clock.after(STARTS_GATHER_MS, () => this.flush());
   }
 
+  /** So many bytes of a file have come, and more will. */
+  progress(task: Task, bytes: number): void {
+    this.#events.publish("task.progress", [
+      {
+        type: "task.progress",
+        at: this.#now(),
+        crawl: task.crawl,
+        node: this.#node,
+        data: { id: task.id, url: task.url, bytes },
+      },
+    ]);
+  }
+
   /** Told first what was found and then what ended, so that no dispatcher takes a crawl to be over too soon. */
   committed(group: Group): void {
     this.flush();
