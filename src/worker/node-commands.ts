@@ -113,7 +113,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
       return { status: "draining" };
     },
 
-    "cancel-crawl": async ({ crawl }) => loop.cancelCrawl(crawl),
+    "cancel-crawl": async ({ crawl, generation }) => loop.cancelCrawl(crawl, generation),
 
     "cancel-task": async ({ task }) => ({ cancelled: loop.cancelTask(task) }),
   };

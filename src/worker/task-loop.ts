@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import type { Consumer, TaskDelivery, WorkQueue } from "../bus/index.js";
 import type { Crawl } from "../crawl/crawl.js";
 import type { Engine, TaskResult } from "../crawl/engine.js";
@@ -38,6 +39,12 @@ export type TaskLoopDeps = {
   readonly onGarbage: (delivery: TaskDelivery) => void;
 };
 
+/** What was stopped of a crawl: fetches that ran, and tasks that had not begun. */
+export type Stopped = { readonly aborted: number; readonly dropped: number };
+
+/** Closed crawls of which is remembered what was stopped. */
+const MAX_STOPPED = 1_000;
+
 type Running = { readonly task: Task; readonly delivery: TaskDelivery; readonly abort: AbortController };
 
 /** Messages taken beyond those that run: what is being committed, and a little in hand. */
@@ -65,6 +72,8 @@ export class TaskLoop implements Service {
   readonly #running = new Map<TaskDelivery, Running>();
   /** Everything that was taken and is not settled: it waits, runs, or is being stored. */
   readonly #held = new Map<TaskDelivery, Task>();
+  /** By crawl and generation. */
+  readonly #stopped = new LRUCache<string, Stopped>({ max: MAX_STOPPED });
   readonly #watched = new WeakSet<AbortSignal>();
   #checking = 0;
   #isPaused = false;
@@ -161,21 +170,35 @@ export class TaskLoop implements Service {
 
   /**
    * Stops everything of a crawl here and gives it back to the frontier.
+   * @param generation that of the crawl since it was closed, if that is why: then all counts that was stopped
+   *   because of it, also when it became known by another way before
    * @returns how many fetches were aborted and how many tasks had not begun
    */
-  cancelCrawl(crawl: string): { aborted: number; dropped: number } {
+  cancelCrawl(crawl: string, generation?: number): Stopped {
     this.#deps.crawls.invalidate(crawl);
     let aborted = 0;
     for (const { task, abort } of this.#running.values()) {
       if (task.crawl !== crawl) continue;
+      if (!abort.signal.aborted) this.#noteStopped(task, { aborted: 1, dropped: 0 });
       abort.abort();
       aborted += 1;
     }
     const kept = this.#waiting.filter(({ task }) => task.crawl !== crawl);
     const dropped = this.#waiting.filter(({ task }) => task.crawl === crawl);
     this.#waiting.splice(0, this.#waiting.length, ...kept);
-    for (const { task, delivery } of dropped) this.#giveBack(task, delivery, "crawl cancelled on this node");
-    return { aborted, dropped: dropped.length };
+    for (const { task, delivery } of dropped) {
+      this.#noteStopped(task, { aborted: 0, dropped: 1 });
+      this.#giveBack(task, delivery, "crawl cancelled on this node");
+    }
+    if (generation === undefined) return { aborted, dropped: dropped.length };
+    // What ran or waited here was dispatched under the generation before.
+    return this.#stopped.get(`${crawl}.${generation - 1}`) ?? { aborted: 0, dropped: 0 };
+  }
+
+  #noteStopped({ crawl, generation }: Task, { aborted, dropped }: Stopped): void {
+    const key = `${crawl}.${generation}`;
+    const before = this.#stopped.get(key) ?? { aborted: 0, dropped: 0 };
+    this.#stopped.set(key, { aborted: before.aborted + aborted, dropped: before.dropped + dropped });
   }
 
   /** Aborts one task, by its URL's id, and gives it back to the frontier. @returns whether it ran here */

@@ -129,6 +129,30 @@ describe("a node that is called", () => {
     });
   });
 
+  it("tells how far a long download has come", async () => {
+    site = await startWildSite();
+    let release: () => void = () => {};
+    site.page("/long.pdf", (_request, response) => {
+      response.writeHead(200, { "content-type": "application/pdf" });
+      response.write("%PDF-1.4\n");
+      const drip = setInterval(() => response.write("x".repeat(1_000)), 100);
+      release = () => {
+        clearInterval(drip);
+        response.end();
+      };
+    });
+    const told: { type: string; data: Record<string, unknown> }[] = [];
+    const stop = await bus.events.subscribe(["task.progress"], (events) => void told.push(...events));
+    const { id } = await api(master).createCrawl({ spider: "pdf", seeds: [`${site.origin}/long.pdf`] });
+    await until("it was told twice", async () => told.length >= 2);
+    release();
+    const sizes = told.map(({ data }) => Number(data.bytes));
+    expect(told[0]).toMatchObject({ data: { url: `${site.origin}/long.pdf` } });
+    expect(sizes[1]).toBeGreaterThan(sizes[0] ?? Number.POSITIVE_INFINITY);
+    expect((await api(master).crawlOnce(id, "finished")).counts.files).toBe(1);
+    await stop();
+  });
+
   it("or a master can be read about in the AsyncAPI document, under the names of this cluster", async () => {
     const document = (await (await fetch(`${master.url}/asyncapi.json`)).json()) as {
       channels: Record<string, { address: string }>;
