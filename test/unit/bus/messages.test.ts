@@ -145,6 +145,8 @@ describe("a task from outside in JSON", () => {
     ],
     ["a body that is no text", { url, body: {} }, "body"],
     ["a meta that is no object", { url, meta: [1] }, "meta"],
+    ["a NUL in a name in a meta", { url, meta: { a: [{ b: { "c\0": 1 } }] } }, "meta.a.0.b: "],
+    ["a NUL in a meta's name", { url, meta: { "\0": 1 } }, "meta: "],
     ["a meta that is too large", { url, meta: { a: "x".repeat(16 * 1_024) } }, "meta"],
     ["a meta that is too large in bytes only", { url, meta: { a: "ü".repeat(8 * 1_024) } }, "meta"],
   ])("is refused with %s, naming the field", (_, value, named) => {
