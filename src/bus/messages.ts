@@ -72,6 +72,28 @@ const headers = z.record(z.string(), z.string()).superRefine((given, context) =>
   }
 });
 
+const meta = z.record(z.string(), z.unknown()).superRefine((given, context) => {
+  const complain = (message: string, path: string[] = []) =>
+    context.addIssue({ code: "custom", path, message });
+  if (Buffer.byteLength(JSON.stringify(given)) > MAX_META_BYTES) {
+    complain(`must be at most ${MAX_META_BYTES} bytes of JSON`);
+    return;
+  }
+  const path = pathToNulInName(given);
+  if (path !== undefined) complain("a name in it holds a NUL, which cannot be stored", path);
+});
+
+/** Where an object is of which a member's name holds a NUL: MongoDB takes none. */
+function pathToNulInName(value: unknown): string[] | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  for (const [name, inner] of Object.entries(value)) {
+    if (name.includes("\0")) return [];
+    const path = pathToNulInName(inner);
+    if (path !== undefined) return [name, ...path];
+  }
+  return undefined;
+}
+
 /** A task from outside, as JSON. */
 export const externalTask = z.object({
   url: z.string().max(MAX_URL_CHARACTERS, `must have at most ${MAX_URL_CHARACTERS} characters`),
@@ -86,12 +108,7 @@ export const externalTask = z.object({
   method: z.enum(["GET", "HEAD", "POST"], { error: "must be GET, HEAD or POST" }).exactOptional(),
   headers: headers.exactOptional(),
   body: z.string().exactOptional(),
-  meta: z
-    .record(z.string(), z.unknown())
-    .refine((meta) => Buffer.byteLength(JSON.stringify(meta)) <= MAX_META_BYTES, {
-      error: `must be at most ${MAX_META_BYTES} bytes of JSON`,
-    })
-    .exactOptional(),
+  meta: meta.exactOptional(),
 });
 
 /**

@@ -1,6 +1,14 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CALL_ERROR_CODES, CallError, callErrorCodeOf } from "../../../src/bus/errors.js";
-import { expirationOf, parseExternalTask, parseReply, parseRequest } from "../../../src/bus/messages.js";
+import {
+  DEAD_LETTER_REASONS,
+  expirationOf,
+  parseExternalTask,
+  parseReply,
+  parseRequest,
+} from "../../../src/bus/messages.js";
+import { rightTask, wrongMember } from "../../support/any-messages.js";
 
 const text = (body: string | Buffer, contentType: string | undefined = "text/plain") =>
   parseExternalTask({ body: Buffer.from(body), contentType });
@@ -10,6 +18,8 @@ const json = (value: unknown) =>
     contentType: "application/json",
   });
 const url = "http://a.test/";
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there
+const NOT_IN_HEADERS = /[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]/;
 
 describe("a task from outside in plain text", () => {
   it.each([
@@ -135,6 +145,8 @@ describe("a task from outside in JSON", () => {
     ],
     ["a body that is no text", { url, body: {} }, "body"],
     ["a meta that is no object", { url, meta: [1] }, "meta"],
+    ["a NUL in a name in a meta", { url, meta: { a: [{ b: { "c\0": 1 } }] } }, "meta.a.0.b: "],
+    ["a NUL in a meta's name", { url, meta: { "\0": 1 } }, "meta: "],
     ["a meta that is too large", { url, meta: { a: "x".repeat(16 * 1_024) } }, "meta"],
     ["a meta that is too large in bytes only", { url, meta: { a: "ü".repeat(8 * 1_024) } }, "meta"],
   ])("is refused with %s, naming the field", (_, value, named) => {
@@ -161,6 +173,134 @@ describe("a task from outside in JSON", () => {
       expect(Object.getPrototypeOf(parsed.task.meta)).toBe(Object.prototype);
       expect(parsed.task.meta?.a).toBeUndefined();
     }
+  });
+});
+
+describe("any task from outside", () => {
+  const contentType = fc.oneof(
+    fc.constantFrom(undefined, "text/plain", "application/json", "Application/JSON; charset=utf-8"),
+    fc.string(),
+  );
+
+  it("is taken or refused with a reason, whatever its bytes and its content type", () => {
+    const body = fc.oneof(
+      fc.uint8Array({ maxLength: 300 }),
+      fc.json().map((json) => Buffer.from(json)),
+      fc.string({ unit: "binary" }).map((text_) => Buffer.from(text_)),
+    );
+    fc.assert(
+      fc.property(body, contentType, (bytes, type) => {
+        const parsed = parseExternalTask({ body: Buffer.from(bytes), contentType: type });
+        if (parsed.ok) {
+          expect(new URL(parsed.task.url).protocol).toMatch(/^https?:$/);
+        } else {
+          expect(DEAD_LETTER_REASONS).toContain(parsed.reason);
+          expect(parsed.error).not.toBe("");
+        }
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it("is taken as it is when all of it is right, and without members that are not known", () => {
+    fc.assert(
+      fc.property(rightTask(), fc.dictionary(fc.string({ minLength: 12 }), fc.jsonValue()), (task, more) => {
+        const known = Object.keys(more).some((name) => Object.hasOwn(task, name));
+        fc.pre(!known);
+        expect(json(JSON.stringify({ ...more, ...task }))).toEqual({ ok: true, task });
+      }),
+    );
+  });
+
+  it("is refused when one member is wrong, and the error begins with its name", () => {
+    fc.assert(
+      fc.property(rightTask(), wrongMember(), (task, [name, value]) => {
+        const parsed = json(JSON.stringify({ ...task, [name]: value }));
+        expect(parsed).toMatchObject({ ok: false, reason: "invalid-message" });
+        expect(!parsed.ok && parsed.error.startsWith(name)).toBe(true);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it("is refused when its end is missing", () => {
+    fc.assert(
+      fc.property(
+        rightTask(),
+        fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+        (task, share) => {
+          const whole = JSON.stringify(task);
+          expect(json(whole.slice(0, Math.floor(share * whole.length)))).toMatchObject({ ok: false });
+        },
+      ),
+    );
+  });
+
+  it("is refused exactly when it is nested deeper than 32", () => {
+    const brackets = fc.array(fc.constantFrom("object", "array"), { minLength: 1, maxLength: 64 });
+    fc.assert(
+      fc.property(brackets, (kinds) => {
+        const opened = kinds.map((kind) => (kind === "object" ? '{"a":' : "[")).join("");
+        const closed = kinds.map((kind) => (kind === "object" ? "}" : "]")).reverse();
+        const parsed = json(`{"url":"${url}","unknown":${opened}1${closed.join("")}}`);
+        expect(parsed.ok).toBe(kinds.length < 32);
+      }),
+    );
+  });
+
+  it("lets no header through that could end a line or carry another", () => {
+    const header = fc.tuple(fc.string({ unit: "binary" }), fc.string({ unit: "binary" }));
+    fc.assert(
+      fc.property(header, ([name, value]) => {
+        const parsed = json({ url, headers: { [name]: value } });
+        const taken = parsed.ok ? Object.entries(parsed.task.headers ?? {}) : [];
+        for (const line of taken) expect(line.join("")).not.toMatch(NOT_IN_HEADERS);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+});
+
+describe("any call and any answer", () => {
+  const body = fc.oneof(
+    fc.uint8Array({ maxLength: 300 }),
+    fc.json().map((text_) => Buffer.from(text_)),
+    fc
+      .record({ type: fc.jsonValue(), args: fc.jsonValue() }, { requiredKeys: [] })
+      .map((value) => Buffer.from(JSON.stringify(value))),
+    fc
+      .record({ ok: fc.jsonValue(), result: fc.jsonValue(), error: fc.jsonValue() }, { requiredKeys: [] })
+      .map((value) => Buffer.from(JSON.stringify(value))),
+  );
+
+  it("is read, or is an error with a code, whatever its bytes", () => {
+    fc.assert(
+      fc.property(body, (bytes) => {
+        try {
+          expect(parseRequest(Buffer.from(bytes)).type).not.toBe("");
+        } catch (error) {
+          expect(callErrorCodeOf(error)).toBe("invalid");
+        }
+        const answer = parseReply(Buffer.from(bytes));
+        if (!answer.ok) expect(CALL_ERROR_CODES).toContain(answer.error.code);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it("comes out as it went in", () => {
+    const args = fc.dictionary(
+      fc.string().filter((name) => name !== "__proto__"),
+      fc.jsonValue({ maxDepth: 5 }),
+    );
+    fc.assert(
+      fc.property(fc.string({ minLength: 1, maxLength: 100 }), args, (type, given) => {
+        const written = JSON.stringify({ type, args: given });
+        expect(parseRequest(Buffer.from(written))).toEqual(JSON.parse(written));
+        const answer = JSON.stringify({ ok: true, result: given });
+        expect(parseReply(Buffer.from(answer))).toEqual(JSON.parse(answer));
+      }),
+    );
   });
 });
 
