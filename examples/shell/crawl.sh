@@ -26,7 +26,7 @@ echo "crawl $id"
 
 while event=$(take "$events"); do
   case $event in *"\"crawl\":\"$id\""*) ;; *) continue ;; esac
-  printf '%s\n' "$event"
+  printf '%s\n' "$event" | sed 's/^{"type":"\([^"]*\)".*"data":\(.*\)}$/\1 \2/'
   case $event in *'"type":"crawl.finished"'* | *'"type":"crawl.closed"'*) exit 0 ;; esac
 done
 fail "nothing heard for $timeout_s s"
