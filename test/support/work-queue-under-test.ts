@@ -24,7 +24,7 @@ export class WorkQueueUnderTest {
       identity: { role: "tool", id: namespace, version: "0" },
       heartbeatSeconds: 10,
       connectTimeoutMs: 10_000,
-      reconnect: { minMs: 10, maxMs: 1_000 },
+      reconnect: { minMs: 200, maxMs: 15_000 },
     } as const;
     const deps = {
       logger,
