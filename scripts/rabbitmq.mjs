@@ -1,7 +1,9 @@
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { connect as connectTcp } from "node:net";
 import path from "node:path";
+import { promisify } from "node:util";
 import { eventually, untilReady, withFreshPorts } from "./own-server.mjs";
 import { freePort } from "./ports.mjs";
 import { spawnGuarded, tailOf } from "./processes.mjs";
@@ -12,6 +14,7 @@ import { SetupError } from "./setup-error.mjs";
 const ROOT = path.resolve(import.meta.dirname, "..");
 const START_MS = 120_000;
 const STOP_MS = 20_000;
+const CONTROL_MS = 60_000;
 /** A package manager that is cut short leaves a mess. */
 const INSTALL_GRACE_MS = 120_000;
 
@@ -37,6 +40,7 @@ export class PrivateRabbit {
   #broker;
   #portMapper;
   #ports;
+  #env;
 
   /**
    * @param {{ folder: string, report?: Report, runFolder?: string }} options `runFolder`: the run's folder, which
@@ -87,8 +91,22 @@ export class PrivateRabbit {
     await this.start();
   }
 
+  /**
+   * Runs its command line tool on it.
+   * @param {readonly string[]} args
+   * @throws Error with what the tool said
+   */
+  async control(...args) {
+    const tool = findProgram("rabbitmqctl", PLACES);
+    if (tool === undefined || this.#env === undefined)
+      throw new Error("there is no rabbitmqctl, or no RabbitMQ yet");
+    const env = { ...process.env, ...this.#env };
+    await promisify(execFile)(tool, args, { env, timeout: CONTROL_MS });
+  }
+
   async #startOn(program, ports) {
     const env = this.#configure(ports);
+    this.#env = env;
     await this.#startPortMapper(ports, env);
     const logFile = path.join(this.#folder, "log", "start.log");
     this.#broker = await spawnGuarded(program, [], {

@@ -1,14 +1,27 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { Transform, type TransformCallback } from "node:stream";
 
-type Pair = { readonly client: Socket; readonly server: Socket };
+/** Who is kept from saying anything more to the other. */
+export type Side = "client" | "server";
 
-/** A way to a server that can be closed, cut, frozen, or made to say what the server did not. */
+/** A connection: what the client says goes up, what the server says goes down. */
+type Pair = {
+  readonly client: Socket;
+  readonly server: Socket;
+  readonly up: Delay;
+  readonly down: Delay;
+};
+
+/** A way to a server that can be closed, cut, frozen, slowed down, or made to say what the server did not. */
 export class TcpProxy {
   readonly #target: URL;
   readonly #pairs = new Set<Pair>();
+  readonly #stranded = new Set<Socket>();
+  readonly #muted = new Set<Side>();
   #server: Server | undefined;
   #port = 0;
-  #isFrozen = false;
+  #latencyMs = 0;
+  #cutNextAfter: number | undefined;
 
   /** @param target where the server really is */
   constructor(target: string) {
@@ -45,6 +58,7 @@ export class TcpProxy {
   async close(): Promise<void> {
     const server = this.#server;
     this.#server = undefined;
+    for (const socket of this.#stranded) socket.destroy();
     if (server === undefined) return;
     const closed = new Promise((resolve) => server.close(resolve));
     this.cut();
@@ -59,18 +73,48 @@ export class TcpProxy {
     }
   }
 
+  /** Ends the next connection that is made when the server has said so many bytes on it. */
+  cutNextAfter(bytes: number): void {
+    this.#cutNextAfter = bytes;
+  }
+
+  /** Ends all connections for their clients, while the server is not told and takes them for alive. */
+  strand(): void {
+    for (const pair of this.#pairs) {
+      const { client, server } = pair;
+      this.#pairs.delete(pair);
+      hold(pair, "client");
+      hold(pair, "server");
+      this.#stranded.add(server);
+      server.on("close", () => this.#stranded.delete(server));
+      client.destroy();
+    }
+  }
+
   /** Holds back everything that the server says, and hands nothing more to it. */
   freeze(): void {
-    this.#isFrozen = true;
-    for (const pair of this.#pairs) hold(pair);
+    this.mute("client");
+    this.mute("server");
+  }
+
+  /** Holds back everything that one side says: a connection that is half open. */
+  mute(side: Side): void {
+    this.#muted.add(side);
+    for (const pair of this.#pairs) hold(pair, side);
   }
 
   thaw(): void {
-    this.#isFrozen = false;
-    for (const { client, server } of this.#pairs) {
-      client.pipe(server);
-      server.pipe(client);
+    this.#muted.clear();
+    for (const pair of this.#pairs) {
+      hold(pair, "client");
+      hold(pair, "server");
+      join(pair);
     }
+  }
+
+  /** Lets everything arrive so much later, each way. */
+  delay(latencyMs: number): void {
+    this.#latencyMs = latencyMs;
   }
 
   /** Says something in the server's name; only to be used while the server itself is silent. */
@@ -80,27 +124,72 @@ export class TcpProxy {
 
   #join(client: Socket): void {
     const server = connect(Number(this.#target.port || 5672), this.#target.hostname);
-    const pair = { client, server };
+    const pair: Pair = {
+      ...{ client, server },
+      up: new Delay(() => this.#latencyMs),
+      down: new Delay(() => this.#latencyMs),
+    };
     this.#pairs.add(pair);
     const end = () => {
+      // The server's end of a stranded connection is left alone.
+      if (!this.#pairs.delete(pair)) return;
       client.destroy();
       server.destroy();
-      this.#pairs.delete(pair);
     };
     for (const socket of [client, server]) {
       socket.setNoDelay(true);
       socket.on("error", end);
       socket.on("close", end);
     }
-    client.pipe(server);
-    server.pipe(client);
-    if (this.#isFrozen) hold(pair);
+    pair.up.pipe(server);
+    pair.down.pipe(client);
+    join(pair);
+    for (const side of this.#muted) hold(pair, side);
+    this.#cutInTime(pair, end);
+  }
+
+  #cutInTime({ server }: Pair, end: () => void): void {
+    let left = this.#cutNextAfter;
+    this.#cutNextAfter = undefined;
+    if (left === undefined) return;
+    server.on("data", (bytes: Buffer) => {
+      left = (left ?? 0) - bytes.length;
+      if (left <= 0) end();
+    });
   }
 }
 
-function hold({ client, server }: Pair): void {
-  client.unpipe(server);
-  server.unpipe(client);
-  client.pause();
-  server.pause();
+function join({ client, server, up, down }: Pair): void {
+  client.pipe(up);
+  server.pipe(down);
+}
+
+function hold({ client, server, up, down }: Pair, side: Side): void {
+  const [from, to] = side === "client" ? [client, up] : [server, down];
+  from.unpipe(to);
+  from.pause();
+}
+
+/** Hands on what it is given after a while, in its order. */
+class Delay extends Transform {
+  readonly #latencyMs: () => number;
+  readonly #held: Buffer[] = [];
+
+  constructor(latencyMs: () => number) {
+    super();
+    this.#latencyMs = latencyMs;
+  }
+
+  override _transform(bytes: Buffer, _: BufferEncoding, done: TransformCallback): void {
+    const latencyMs = this.#latencyMs();
+    if (latencyMs === 0 && this.#held.length === 0) {
+      done(null, bytes);
+      return;
+    }
+    this.#held.push(bytes);
+    setTimeout(() => {
+      if (!this.destroyed) this.push(this.#held.shift());
+    }, latencyMs);
+    done();
+  }
 }
