@@ -32,9 +32,24 @@ const HOW_TO =
 
 /** @typedef {import("./report.mjs").Report} Report */
 
+/**
+ * @typedef {object} Installation The programs of a RabbitMQ, each as a command line to which arguments can be added.
+ * @property {(folder: string, report: Report) => Promise<readonly string[]>} rabbitmq for a node that keeps all that
+ *   it has in that folder
+ * @property {(folder: string) => readonly string[]} epmd
+ */
+
+/** @type {Installation} */
+const ON_THIS_MACHINE = {
+  rabbitmq: async (_folder, report) => [await findOrInstall(report)],
+  epmd: () => [findEpmd()],
+};
+
 /** A RabbitMQ of our own: a process on loopback ports, with all that it keeps in one folder. */
 export class PrivateRabbit {
   #folder;
+  #installation;
+  #joins;
   #runFolder;
   #report;
   #broker;
@@ -43,11 +58,18 @@ export class PrivateRabbit {
   #env;
 
   /**
-   * @param {{ folder: string, report?: Report, runFolder?: string }} options `runFolder`: the run's folder, which
-   *   nobody takes over before the broker has ended
+   * @param {object} options
+   * @param {string} options.folder
+   * @param {Report} [options.report]
+   * @param {string} [options.runFolder] the run's folder, which nobody takes over before the broker has ended
+   * @param {Installation} [options.installation] instead of the machine's own RabbitMQ
+   * @param {PrivateRabbit} [options.joins] one that runs, whose cluster it becomes a member of; that one is to be
+   *   stopped after all that joined it
    */
-  constructor({ folder, report = () => {}, runFolder }) {
+  constructor({ folder, report = () => {}, runFolder, installation = ON_THIS_MACHINE, joins }) {
     this.#folder = folder;
+    this.#joins = joins;
+    this.#installation = installation;
     this.#report = report;
     this.#runFolder = runFolder;
   }
@@ -60,14 +82,23 @@ export class PrivateRabbit {
     return `http://127.0.0.1:${this.#ports.management}`;
   }
 
+  /** Its name in Erlang, and in its cluster. The same in each run, since the data belongs to it; another for each folder. */
+  get nodeName() {
+    return `warren-${createHash("sha256").update(this.#folder).digest("hex").slice(0, 10)}@localhost`;
+  }
+
   /** Starts it, on the same ports and data as before if it ran before. */
   async start() {
-    const program = await findOrInstall(this.#report);
+    const command = await this.#installation.rabbitmq(this.#folder, this.#report);
     for (const name of ["data", "log", "home", "schema"])
       mkdirSync(path.join(this.#folder, name), { recursive: true });
     await step(this.#report, "RabbitMQ: starting", async () => {
-      if (this.#ports !== undefined) await this.#startOn(program, this.#ports);
-      else this.#ports = await withFreshPorts(choosePorts, (ports) => this.#startOn(program, ports));
+      if (this.#ports !== undefined) await this.#startOn(command, this.#ports);
+      else
+        this.#ports = await withFreshPorts(
+          () => this.#choosePorts(),
+          (ports) => this.#startOn(command, ports),
+        );
     });
     this.#report(
       `RabbitMQ: ready at 127.0.0.1:${this.#ports.amqp}, logs in ${path.relative(ROOT, path.join(this.#folder, "log"))}`,
@@ -104,12 +135,12 @@ export class PrivateRabbit {
     await promisify(execFile)(tool, args, { env, timeout: CONTROL_MS });
   }
 
-  async #startOn(program, ports) {
+  async #startOn([program, ...args], ports) {
     const env = this.#configure(ports);
     this.#env = env;
     await this.#startPortMapper(ports, env);
     const logFile = path.join(this.#folder, "log", "start.log");
-    this.#broker = await spawnGuarded(program, [], {
+    this.#broker = await spawnGuarded(program, args, {
       ...{ env, cwd: this.#folder, logFile, runFolder: this.#runFolder, graceMs: STOP_MS },
     });
     const ready = () => waitForAmqp(ports.amqp, START_MS);
@@ -126,21 +157,28 @@ export class PrivateRabbit {
    * all others on the machine and outlives us, so ours is started beforehand, on a port of its own.
    */
   async #startPortMapper(ports, env) {
-    if (this.#portMapper?.isRunning === true) return;
-    const program = findProgram("epmd", EPMD_PLACES);
-    if (program === undefined) {
-      throw new SetupError(
-        `epmd, a part of Erlang that RabbitMQ needs, is in none of ${EPMD_PLACES.join(", ")} and not in PATH: put it there, start Docker, or set AMQP_URL`,
-      );
-    }
+    if (this.#joins !== undefined || this.#portMapper?.isRunning === true) return;
+    const [program, ...args] = this.#installation.epmd(this.#folder);
     const logFile = path.join(this.#folder, "log", "epmd.log");
-    this.#portMapper = await spawnGuarded(program, ["-port", String(ports.epmd), "-address", "127.0.0.1"], {
+    const listening = ["-port", String(ports.epmd), "-address", "127.0.0.1"];
+    this.#portMapper = await spawnGuarded(program, [...args, ...listening], {
       ...{ env, cwd: this.#folder, logFile, runFolder: this.#runFolder },
       // After the broker, which tells it that it leaves.
       graceMs: 1_000,
     });
     const ready = () => eventually(10_000, () => connects(ports.epmd));
     await untilReady({ name: "epmd", server: this.#portMapper, ready, logFile });
+  }
+
+  /** Members of a cluster find each other through the same port mapper. */
+  async #choosePorts() {
+    const [amqp, management, distribution, epmd] = await Promise.all(Array.from({ length: 4 }, freePort));
+    return {
+      amqp,
+      management,
+      distribution,
+      epmd: this.#joins === undefined ? epmd : this.#joins.#ports.epmd,
+    };
   }
 
   /** Writes its configuration; gives its environment. */
@@ -157,6 +195,12 @@ export class PrivateRabbit {
         // The alarms' usual limits are for machines that are the broker's own.
         "disk_free_limit.absolute = 50MB",
         "vm_memory_high_watermark.relative = 0.6",
+        ...(this.#joins === undefined
+          ? []
+          : [
+              "cluster_formation.peer_discovery_backend = classic_config",
+              `cluster_formation.classic_config.nodes.1 = ${this.#joins.nodeName}`,
+            ]),
         "",
       ].join("\n"),
     );
@@ -164,12 +208,11 @@ export class PrivateRabbit {
     return {
       // What is set there is meant for another node.
       ...Object.fromEntries(inherited.map((name) => [name, undefined])),
-      // The Erlang cookie lives there.
-      HOME: place("home"),
+      // The Erlang cookie lives there, which members of a cluster share.
+      HOME: path.join((this.#joins ?? this).#folder, "home"),
       ERL_EPMD_PORT: String(ports.epmd),
       ERL_EPMD_ADDRESS: "127.0.0.1",
-      // The same in each run, since the data belongs to it; another for each folder.
-      RABBITMQ_NODENAME: `warren-${createHash("sha256").update(this.#folder).digest("hex").slice(0, 10)}@localhost`,
+      RABBITMQ_NODENAME: this.nodeName,
       RABBITMQ_CONF_ENV_FILE: place("none"),
       RABBITMQ_CONFIG_FILE: place("rabbitmq.conf"),
       RABBITMQ_ADVANCED_CONFIG_FILE: place("advanced.config"),
@@ -216,9 +259,12 @@ export async function checkAmqpUrl(urls) {
   );
 }
 
-async function choosePorts() {
-  const [amqp, management, distribution, epmd] = await Promise.all(Array.from({ length: 4 }, freePort));
-  return { amqp, management, distribution, epmd };
+function findEpmd() {
+  const program = findProgram("epmd", EPMD_PLACES);
+  if (program !== undefined) return program;
+  throw new SetupError(
+    `epmd, a part of Erlang that RabbitMQ needs, is in none of ${EPMD_PLACES.join(", ")} and not in PATH: put it there, start Docker, or set AMQP_URL`,
+  );
 }
 
 function connects(port) {

@@ -38,13 +38,15 @@ const STATE = path.resolve(import.meta.dirname, "..", ".warren");
  * @param {NodeJS.ProcessEnv} [options.env]
  * @param {string} [options.dataDir] instead of `.warren/`
  * @param {boolean} [options.amqp] whether RabbitMQ is wanted
+ * @param {import("./rabbitmq.mjs").Installation} [options.rabbitmq] a RabbitMQ to start, whatever AMQP_URL says
  * @param {boolean} [options.mongodb] whether MongoDB is wanted
  * @returns {Promise<Servers>}
  * @throws SetupError
  */
 export async function startServers(options) {
   const { purpose, report = () => {}, env = process.env, dataDir = STATE } = options;
-  const { amqp = true, mongodb = true } = options;
+  const { amqp = true, mongodb = true, rabbitmq } = options;
+  const givenUrl = rabbitmq === undefined ? env.AMQP_URL : undefined;
   const { folder, release } = await claimRunFolder({ parent: dataDir, name: purpose, report });
   const places = { rabbitmq: path.join(folder, "rabbitmq"), mongodb: path.join(folder, "mongodb") };
   const remove = (...names) => {
@@ -64,17 +66,18 @@ export async function startServers(options) {
   try {
     // First, before anything is started in vain.
     await allOf([
-      amqp && env.AMQP_URL ? checkAmqpUrl(env.AMQP_URL) : undefined,
+      amqp && givenUrl ? checkAmqpUrl(givenUrl) : undefined,
       mongodb && env.MONGODB_URI ? checkMongodbUri(env.MONGODB_URI) : undefined,
     ]);
-    const isGiven = (!amqp || env.AMQP_URL) && (!mongodb || env.MONGODB_URI);
+    const isGiven = (!amqp || givenUrl) && (!mongodb || env.MONGODB_URI);
     const hasDocker = isGiven ? false : await hasDockerEngine(env);
     // Both, also when one fails, so that nothing starts behind the back of the one who stops.
     const [rabbit, mongo] = await allOf([
       amqp
         ? rabbitFor({
-            given: env.AMQP_URL,
-            hasDocker,
+            given: givenUrl,
+            hasDocker: hasDocker && rabbitmq === undefined,
+            installation: rabbitmq,
             folder: places.rabbitmq,
             runFolder: folder,
             report,
@@ -105,7 +108,7 @@ export async function startServers(options) {
   }
 }
 
-async function rabbitFor({ given, hasDocker, folder, runFolder, report, stops }) {
+async function rabbitFor({ given, hasDocker, installation, folder, runFolder, report, stops }) {
   if (given) {
     report(`RabbitMQ: using ${hidden(given)} (AMQP_URL)`);
     return { kind: "given", url: given };
@@ -115,7 +118,7 @@ async function rabbitFor({ given, hasDocker, folder, runFolder, report, stops })
     stops.push(container.stop);
     return { kind: "container", ...container };
   }
-  const rabbit = new PrivateRabbit({ folder, runFolder, report });
+  const rabbit = new PrivateRabbit({ folder, runFolder, report, installation });
   stops.push(() => rabbit.stop());
   await rabbit.start();
   return { kind: "private", url: rabbit.url, managementUrl: rabbit.managementUrl };

@@ -1,15 +1,19 @@
 // npm test: prepares, checks and tests on a real RabbitMQ and a real MongoDB. Arguments go to vitest.
+// npm run test:rabbitmq4: the tests that use a broker, on RabbitMQ 4; exit code 2 where that cannot be had.
 import "./node-version.mjs";
 import path from "node:path";
 import { prepare } from "./prepare.mjs";
 import { endAllGuarded, onEndRequested, spawnGuarded } from "./processes.mjs";
+import { findOrMakeRabbit4 } from "./rabbitmq4.mjs";
 import { reportTo } from "./report.mjs";
 import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
-const RESULTS = path.join(ROOT, ".warren", "test-results.json");
 /** The suites that every change runs; `faults` takes long and is asked for. */
 const SUITES = ["unit", "integration", "e2e"];
+/** Those that use a broker, less the files for which it is all the same which one. */
+const BROKER_SUITES = ["integration", "e2e"];
+const ANY_BROKER_DOES = ["test/integration/store-*", "test/e2e/start.test.ts", "test/e2e/bad-start.test.ts"];
 const VITEST_STOP_MS = 10_000;
 const report = reportTo(process.stderr);
 
@@ -26,8 +30,13 @@ try {
 }
 
 /** @returns {Promise<number>} the exit code */
-async function main(args) {
+async function main([first, ...rest]) {
   await prepare({ report });
+  if (first === "--rabbitmq4") {
+    servers = await startServers({ purpose: "test", report, rabbitmq: await findOrMakeRabbit4(report) });
+    const args = [...ANY_BROKER_DOES.map((files) => `--exclude=${files}`), ...rest];
+    return test({ suites: BROKER_SUITES, args, results: "test-results-rabbitmq4.json" });
+  }
   const checks = [
     ["lint", ["@biomejs", "biome", "bin", "biome"], ["check", "--error-on-warnings", "."]],
     ["types", ["typescript", "bin", "tsc"], ["-p", "tsconfig.json", "--noEmit"]],
@@ -37,9 +46,16 @@ async function main(args) {
     if (code !== 0) return code ?? 1;
   }
   servers = await startServers({ purpose: "test", report });
+  const args = first === undefined ? [] : [first, ...rest];
+  return test({ suites: SUITES, args, results: "test-results.json" });
+}
+
+/** Runs the suites, unless the arguments choose others. */
+async function test({ suites, args, results }) {
   const isChosen = args.some((arg) => arg.startsWith("--project") || arg.includes("faults"));
-  const projects = isChosen ? [] : SUITES.flatMap((suite) => ["--project", suite]);
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${RESULTS}`];
+  const projects = isChosen ? [] : suites.flatMap((suite) => ["--project", suite]);
+  const outputFile = path.join(ROOT, ".warren", results);
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${outputFile}`];
   const env = { AMQP_URL: servers.amqpUrl, MONGODB_URI: servers.mongodbUri };
   testing = await start("tests", ["vitest", "vitest.mjs"], ["run", ...reporters, ...projects, ...args], env);
   const { code } = await testing.exited;
