@@ -1,23 +1,23 @@
-import { Bus, type DeadLetterReason, type TaskDelivery } from "../bus/index.js";
+import { Bus } from "../bus/index.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { Robots } from "../crawl/robots.js";
 import { type Clock, systemClock } from "../lib/clock.js";
-import { messageOf } from "../lib/errors.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { Store } from "../store/index.js";
+import { type DeadLettersOptions, Store } from "../store/index.js";
 import { type CommittedGroup, Committer } from "./committer.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { nodeCommands } from "./node-commands.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
+import { Refusals } from "./refusals.js";
 import { Replies } from "./replies.js";
 import { type TaskContext, TaskLoop } from "./task-loop.js";
 import { WorkerEvents } from "./worker-events.js";
@@ -34,6 +34,7 @@ export type ClusterWorkerOptions = {
   readonly limits: Partial<TaskLimits>;
   /** How long tasks that run may take to end when the worker stops, in milliseconds. */
   readonly shutdownTimeoutMs: number;
+  readonly deadLetters: DeadLettersOptions;
 };
 
 /** Time that a stopping worker keeps for storing and acknowledging, in milliseconds. */
@@ -63,6 +64,7 @@ export class ClusterWorker implements Service {
   readonly #committer: Committer<TaskContext>;
   readonly #events: WorkerEvents;
   readonly #replies: Replies;
+  readonly #refusals: Refusals;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
   readonly #epoch: number;
@@ -75,13 +77,16 @@ export class ClusterWorker implements Service {
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
     this.#epoch = Date.now();
-    this.#store = new Store({ uri: options.mongodbUri, namespace }, { logger });
+    this.#store = new Store(
+      { uri: options.mongodbUri, namespace, deadLetters: options.deadLetters },
+      { logger },
+    );
     // Instants that masters and workers compare are read off one clock: the database server's.
     const clock = { ...systemClock, now: () => this.#store.serverClock.now() };
     this.#clock = clock;
     this.#bus = new Bus(
       { urls: options.amqpUrls, namespace, identity: { role: "worker", id: nodeId, version } },
-      { logger, clock, metrics, tables: CALLS },
+      { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
     this.#fetcher = new Fetcher(options.fetcher);
     this.#crawls = new CrawlView({
@@ -108,6 +113,7 @@ export class ClusterWorker implements Service {
     );
     this.#events = new WorkerEvents(this.#bus.events, nodeId, clock);
     this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
+    this.#refusals = new Refusals({ bus: this.#bus, clock, logger, metrics });
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
       results: this.#store.results,
@@ -126,7 +132,7 @@ export class ClusterWorker implements Service {
       clock,
       logger,
       acknowledge: (deliveries) => this.#bus.tasks.settle(deliveries, { kind: "ack" }),
-      giveUp: (delivery, reason, error) => this.#giveUp(delivery, reason, error),
+      giveUp: (delivery, reason, error) => this.#refusals.giveUp(delivery, reason, error),
     });
     this.#loop = new TaskLoop(
       {
@@ -139,13 +145,8 @@ export class ClusterWorker implements Service {
         logger,
         metrics,
         onStarted: (task) => this.#events.started(task),
-        onGarbage: (delivery) => {
-          void this.#giveUp(delivery, "invalid-message", "is not a dispatched task").catch(
-            (error: unknown) => {
-              logger.warn({ error: messageOf(error) }, "could not give up a message; it will come again");
-            },
-          );
-        },
+        onGarbage: (delivery) =>
+          this.#refusals.giveUp(delivery, "invalid-message", "is not a dispatched task"),
       },
       {
         concurrency: options.concurrency,
@@ -196,6 +197,7 @@ export class ClusterWorker implements Service {
   async stop(): Promise<void> {
     this.#isReady = false;
     if (this.#bus.connected) await this.#loop.stop();
+    await this.#refusals.stop();
     await this.#presence.stop();
     this.#events.flush();
     await this.#stopServing?.();
@@ -230,23 +232,6 @@ export class ClusterWorker implements Service {
           .map(({ id }) => id),
       })),
     );
-  }
-
-  /** Sends a message to the dead letters, tells who asked for an answer, and only then acknowledges it. */
-  async #giveUp(delivery: TaskDelivery, reason: DeadLetterReason, error: string): Promise<void> {
-    this.#deps.logger.info({ reason, error }, "a message was given up");
-    this.#deps.metrics.deadLetters.inc({ reason });
-    await this.#bus.deadLetters.send(delivery, { reason, error }, delivery.signal);
-    if (delivery.replyTo !== undefined) {
-      const url = delivery.body.subarray(0, 2_048).toString("utf8");
-      const body = { url, state: "failed", reason, items: 0, files: 0, error: `${reason}: ${error}` };
-      await this.#bus.calls
-        .reply(delivery.replyTo, delivery.correlationId, body)
-        .catch((failure: unknown) => {
-          this.#deps.logger.warn({ error: messageOf(failure) }, "could not send a reply");
-        });
-    }
-    this.#bus.tasks.settle([delivery], { kind: "ack" });
   }
 }
 
