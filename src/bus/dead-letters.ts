@@ -30,7 +30,7 @@ export type DeadLetterReport = {
   /** How often it was handed out. @default as far as the broker tells */
   readonly count?: number;
   /** Of a URL that ended its workers: which, and when, in milliseconds since the epoch. */
-  readonly crashes?: readonly { readonly node: string; readonly at: number }[];
+  readonly crashes?: readonly { readonly node?: string; readonly at: number }[];
 };
 
 /** A letter as it is kept, with what can be told about it. */
@@ -93,6 +93,9 @@ const PASSING_HEADERS = [
   "CC",
   "BCC",
 ] as const;
+
+/** On a message that is replayed: its URL is to be fetched again although it has ended. */
+export const AGAIN_HEADER = "x-again";
 
 /** A letter on its way to the archive and the dead letters. */
 type Pending = {

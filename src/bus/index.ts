@@ -20,6 +20,7 @@ export type {
   DeadLetterReport,
   DeadLetters,
 } from "./dead-letters.js";
+export { AGAIN_HEADER } from "./dead-letters.js";
 export type { BusError, CallErrorCode } from "./errors.js";
 export { CALL_ERROR_CODES, CallError, PublishReturnedError } from "./errors.js";
 export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";

@@ -274,6 +274,13 @@ export const SETTINGS = {
     parse: wholeNumber(1, 100),
     fallback: "3",
   }),
+  maxCrashes: setting({
+    flag: "max-crashes",
+    value: "N",
+    help: "workers that a URL may end before it counts as failed, as poison; the same for all workers",
+    parse: wholeNumber(1, 100),
+    fallback: "3",
+  }),
   retryDelayMs: setting({
     flag: "retry-delay-ms",
     value: "MS",

@@ -1,4 +1,4 @@
-import type { Bus } from "../bus/index.js";
+import { AGAIN_HEADER, type Bus } from "../bus/index.js";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { DeadLetterFilter, DeadLetterRecord, ListOptions, ListPage, Store } from "../store/index.js";
@@ -97,7 +97,11 @@ export class DeadLetterService {
     letters: readonly DeadLetterRecord[],
   ): Promise<{ readonly taken: ReadonlySet<string>; readonly error: string | undefined }> {
     const { store, bus, logger } = this.#parts;
-    const messages = letters.map((letter) => ({ ...letter, headers: letter.headers ?? {} }));
+    const messages = letters.map((letter) => ({
+      ...letter,
+      // Its URL has ended, by this letter: to be known is not to have it fetched.
+      headers: { ...letter.headers, ...(letter.reason === "poison" && { [AGAIN_HEADER]: true }) },
+    }));
     const outcomes = await bus.deadLetters.replay(messages, AbortSignal.timeout(TIMEOUT_MS));
     const taken = letters.filter((_, index) => outcomes[index]?.ok === true).map(({ id }) => id);
     const failed = outcomes.find((outcome) => !outcome.ok);

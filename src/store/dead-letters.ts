@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { Binary, type Collection, type Filter } from "mongodb";
 import { z } from "zod";
+import type { Death } from "../crawl/suspicion.js";
 import type { Clock } from "../lib/clock.js";
 import { NotFoundError } from "./errors.js";
 import {
@@ -38,7 +39,7 @@ export type NewDeadLetter = {
   readonly host?: string;
   readonly crawl?: string;
   /** Of a URL that ended its workers. */
-  readonly crashes?: readonly Crash[];
+  readonly crashes?: readonly Death[];
 };
 
 /** A dead letter on record. */
@@ -80,7 +81,7 @@ export type DeadLetterDocument = {
   readonly url?: string;
   readonly host?: string;
   readonly crawl?: string;
-  readonly crashes?: readonly Crash[];
+  readonly crashes?: readonly Death[];
   /** Someone is about to replay it. */
   readonly claim?: { readonly token: string; readonly until: number };
 };

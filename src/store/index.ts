@@ -1,7 +1,6 @@
 export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
-  Crash,
   DeadLetterFilter,
   DeadLetterRecord,
   DeadLetters,

@@ -19,6 +19,7 @@ import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
 import { Replies } from "./replies.js";
+import { StallWatch } from "./stall-watch.js";
 import { type TaskContext, TaskLoop } from "./task-loop.js";
 import { WorkerEvents } from "./worker-events.js";
 
@@ -35,6 +36,8 @@ export type ClusterWorkerOptions = {
   /** How long tasks that run may take to end when the worker stops, in milliseconds. */
   readonly shutdownTimeoutMs: number;
   readonly deadLetters: DeadLettersOptions;
+  /** Workers that a URL may end before it is set aside. */
+  readonly maxCrashes: number;
 };
 
 /** Time that a stopping worker keeps for storing and acknowledging, in milliseconds. */
@@ -65,6 +68,7 @@ export class ClusterWorker implements Service {
   readonly #events: WorkerEvents;
   readonly #replies: Replies;
   readonly #refusals: Refusals;
+  readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
   readonly #epoch: number;
@@ -113,6 +117,7 @@ export class ClusterWorker implements Service {
     );
     this.#events = new WorkerEvents(this.#bus.events, nodeId, clock);
     this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
+    this.#stalls = new StallWatch(clock);
     this.#refusals = new Refusals({ bus: this.#bus, clock, logger, metrics });
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
@@ -140,6 +145,9 @@ export class ClusterWorker implements Service {
         engine: this.#engine,
         crawls: this.#crawls,
         committer: this.#committer,
+        suspects: this.#store.frontier,
+        node: nodeId,
+        stalls: this.#stalls,
         external,
         clock,
         logger,
@@ -147,9 +155,11 @@ export class ClusterWorker implements Service {
         onStarted: (task) => this.#events.started(task),
         onGarbage: (delivery) =>
           this.#refusals.giveUp(delivery, "invalid-message", "is not a dispatched task"),
+        onPoison: (task, deaths, signal) => this.#refusals.setAside(task, deaths, signal),
       },
       {
         concurrency: options.concurrency,
+        maxCrashes: options.maxCrashes,
         // What is handed back at the last moment has to be stored and acknowledged as well.
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
       },
@@ -187,6 +197,7 @@ export class ClusterWorker implements Service {
       onChange: () => this.#presence.beatNow(),
     });
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
+    await this.#stalls.start();
     await this.#loop.start();
     await this.#presence.start();
     this.#isReady = true;
@@ -196,8 +207,10 @@ export class ClusterWorker implements Service {
   /** Ends what runs before it leaves, so that nothing is in flight that nobody works on. */
   async stop(): Promise<void> {
     this.#isReady = false;
+    this.#refusals.hurry();
     if (this.#bus.connected) await this.#loop.stop();
     await this.#refusals.stop();
+    await this.#stalls.stop();
     await this.#presence.stop();
     this.#events.flush();
     await this.#stopServing?.();
@@ -231,6 +244,12 @@ export class ClusterWorker implements Service {
           .filter(({ kind, skip }) => kind === "file" && skip === undefined)
           .map(({ id }) => id),
       })),
+    );
+    // Taken for lost, and given to someone else: but this worker lives.
+    await this.#store.frontier.vouch(
+      members.flatMap(({ context: { task, delivery } }) =>
+        task.suspect === undefined || delivery.redelivered || applied.has(task.id) ? [] : [task],
+      ),
     );
   }
 }

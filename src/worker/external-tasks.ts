@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import {
+  AGAIN_HEADER,
   type DeadLetterReason,
   type ExternalTask,
   parseExternalTask,
@@ -150,7 +151,10 @@ export class ExternalTasks {
       ),
     );
     const admitted = await store.frontier.admit(
-      admissible.map(({ url }) => ({ url, refetch: url.crawl === INBOX })),
+      admissible.map(({ url, delivery }) => ({
+        url,
+        refetch: url.crawl === INBOX || delivery.headers[AGAIN_HEADER] === true,
+      })),
     );
     const hostsByCrawl = new Map<string, Set<string>>();
     const ended: string[] = [];
