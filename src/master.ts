@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { type Config, readConfig, type SettingName } from "./lib/config.js";
+import { type Config, DAY_MS, readConfig, type SettingName } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
@@ -20,6 +20,8 @@ const PROGRAM = {
     "port",
     "apiTokens",
     "leaseMs",
+    "deadLetterRecords",
+    "deadLetterDays",
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
@@ -45,6 +47,7 @@ await main(async () => {
       port: config.port,
       tokens: config.apiTokens ?? [],
       leaseMs: config.leaseMs,
+      deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
     },
     { logger, metrics },
   );

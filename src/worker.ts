@@ -2,7 +2,7 @@
 import path from "node:path";
 import { Fetcher } from "./crawl/fetcher.js";
 import { systemClock } from "./lib/clock.js";
-import { type Config, readConfig, type SettingName } from "./lib/config.js";
+import { type Config, DAY_MS, readConfig, type SettingName } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
 import { LogRing } from "./lib/log-ring.js";
 import { createLogger } from "./lib/logger.js";
@@ -45,6 +45,9 @@ const PROGRAM = {
     "metricsPort",
     "connectTimeoutMs",
     "logLines",
+    "deadLetterRecords",
+    "deadLetterDays",
+    "maxCrashes",
     ...SHARED,
     "standalone",
     "seed",
@@ -89,6 +92,8 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       fetcher: fetcherOptions(config),
       limits: limitsOf(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
+      maxCrashes: config.maxCrashes,
+      deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
     },
     { logger, log, metrics, shutdown: requestStop },
   );

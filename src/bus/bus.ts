@@ -7,7 +7,7 @@ import { Answers } from "./answers.js";
 import type { AnyCalls, CallTable } from "./call-table.js";
 import { Calls, type CallTables } from "./calls.js";
 import { type ConnectionOptions, type Identity, SupervisedConnection } from "./connection.js";
-import { DeadLetters } from "./dead-letters.js";
+import { type DeadLetterArchive, DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
 import { Publisher } from "./publisher.js";
 import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
@@ -38,6 +38,8 @@ export type BusDeps = {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly metrics?: Metrics;
+  /** Where dead letters are kept, besides their queue. */
+  readonly archive?: DeadLetterArchive;
   readonly random?: () => number;
 };
 
@@ -76,7 +78,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
     const options = { ...DEFAULTS, ...given };
     const names = new Names(options.namespace);
     const topology = { ...TOPOLOGY_DEFAULTS, ...options.topology };
-    const { logger, clock, metrics, random = Math.random } = deps;
+    const { logger, clock, metrics, archive, random = Math.random } = deps;
     const connectionDeps = {
       logger,
       clock,
@@ -116,7 +118,15 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       logger,
       ...(metrics !== undefined && { metrics }),
     });
-    this.deadLetters = new DeadLetters({ names, publisher, consuming, clock, logger });
+    this.deadLetters = new DeadLetters({
+      names,
+      publisher,
+      consuming,
+      clock,
+      logger,
+      deliveryLimit: topology.deliveryLimit,
+      ...(archive !== undefined && { archive }),
+    });
   }
 
   /** Whether messages can be sent and taken now. */

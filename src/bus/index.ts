@@ -13,7 +13,14 @@ export type {
 export type { BroadcastCallOptions, CallOptions, Gathered, NodeAnswer } from "./caller.js";
 export type { Calls, CallTables } from "./calls.js";
 export type { Identity } from "./connection.js";
-export type { DeadLetter, DeadLetterReport, DeadLetters } from "./dead-letters.js";
+export type {
+  ArchivedLetter,
+  DeadLetter,
+  DeadLetterArchive,
+  DeadLetterReport,
+  DeadLetters,
+} from "./dead-letters.js";
+export { AGAIN_HEADER } from "./dead-letters.js";
 export type { BusError, CallErrorCode } from "./errors.js";
 export { CALL_ERROR_CODES, CallError, PublishReturnedError } from "./errors.js";
 export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";

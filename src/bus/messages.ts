@@ -139,6 +139,36 @@ export function parseExternalTask(message: {
   }
 }
 
+/** What can be told of a message that may well be wrong: the URL it is about, its host, and its crawl. */
+export function subjectOf(message: { readonly body: Buffer }): {
+  readonly url?: string;
+  readonly host?: string;
+  readonly crawl?: string;
+} {
+  const text = message.body.length > MAX_BODY_BYTES ? undefined : decode(message.body)?.trim();
+  if (text === undefined || nestsDeeperThan(text, MAX_NESTING)) return {};
+  const { url, crawl } = text.startsWith("{") ? membersOf(text) : { url: text, crawl: undefined };
+  const isUrl = url !== undefined && url.length <= MAX_URL_CHARACTERS && !/\s/.test(url) && URL.canParse(url);
+  const host = isUrl ? new URL(url).host : "";
+  return {
+    ...(isUrl && { url }),
+    ...(host !== "" && { host }),
+    ...(crawl !== undefined && crawl.length <= 200 && { crawl }),
+  };
+}
+
+function membersOf(text: string): { readonly url: string | undefined; readonly crawl: string | undefined } {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = undefined;
+  }
+  const members = z.record(z.string(), z.unknown()).safeParse(value).data ?? {};
+  const textOf = (member: unknown) => (typeof member === "string" ? member : undefined);
+  return { url: textOf(members.url), crawl: textOf(members.crawl) };
+}
+
 function parseJsonTask(text: string): ParsedTask {
   if (nestsDeeperThan(text, MAX_NESTING)) {
     return refused("invalid-message", `the message is nested deeper than ${MAX_NESTING}`);

@@ -972,5 +972,6 @@ function toTask(
     dispatchedAt: dispatch.dispatchedAt,
     notAfter: dispatch.notAfter,
     delayMs: lane.delayMs,
+    ...(url.suspect !== undefined && { suspect: url.suspect }),
   };
 }

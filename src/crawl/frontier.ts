@@ -1,3 +1,5 @@
+import type { Beginning, Suspect } from "./suspicion.js";
+
 /**
  * The frontier: all URLs a crawl knows, and their state.
  *
@@ -96,6 +98,8 @@ export type QueuedUrl = {
   readonly attempts: number;
   /** How often the URL was opened again after it had ended. */
   readonly round: number;
+  /** Set: workers were lost that had it. */
+  readonly suspect?: Suspect;
 };
 
 /** The right to fetch one URL once. Written with the state, carried by the task, checked at commit. */
@@ -142,6 +146,11 @@ export type Ending = {
       /** Moved: a redirect led to another lane. */
       readonly host?: string;
       readonly target?: RedirectTarget;
+      /**
+       * `raised`: its message came again, so that the worker that had it may be lost. `survived`: the worker that
+       * began it as a suspect lives.
+       */
+      readonly suspicion?: "raised" | "survived";
     }
 );
 
@@ -192,4 +201,19 @@ export interface Frontier {
    * @returns false when the URL was known already, and not through `by`
    */
   claim(target: NewUrl, by: string): Promise<boolean>;
+  /**
+   * Notes that a node is about to run a suspect, while its dispatch is the current one. The note goes with the end of
+   * the dispatch, or when the node vouches for it.
+   */
+  begin(start: SuspectStart): Promise<Beginning>;
+  /** Whoever had these dispatches lives: that their messages come again is nothing against the URLs. */
+  vouch(dispatches: readonly { readonly id: string; readonly token: string }[]): Promise<void>;
 }
+
+export type SuspectStart = {
+  readonly id: string;
+  readonly token: string;
+  readonly node: string;
+  /** Deaths from which on it is not begun any more. */
+  readonly maxCrashes: number;
+};

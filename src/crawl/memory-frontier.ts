@@ -10,8 +10,10 @@ import type {
   QueuedBatch,
   QueuedHost,
   QueuedUrl,
+  SuspectStart,
   UrlState,
 } from "./frontier.js";
+import { type Beginning, deathsOf, type Suspicion, suspectOf } from "./suspicion.js";
 import type { HostState, HostStates } from "./task.js";
 import { shardOf } from "./url.js";
 
@@ -28,6 +30,7 @@ type Entry = {
   dispatch?: Dispatch;
   reason?: string;
   claimedBy?: string;
+  suspicion?: Suspicion;
   /** Where it waits, while it is queued. */
   place?: Place;
 };
@@ -138,11 +141,13 @@ export class MemoryFrontier implements Frontier {
       delete entry.dispatch;
       entry.attempts = ending.attempts;
       if (ending.state === "queued") {
+        noteSuspicion(entry, ending);
         if (ending.target !== undefined) entry.target = ending.target;
         if (ending.host !== undefined) entry.host = ending.host;
         this.#enqueue(entry, ending.readyAt);
       } else {
         if (ending.reason !== undefined) entry.reason = ending.reason;
+        delete entry.suspicion;
         this.#become(entry, ending.state);
       }
       applied.add(ending.id);
@@ -170,6 +175,24 @@ export class MemoryFrontier implements Frontier {
     const entry = this.#insert({ ...target, skip: "duplicate" });
     entry.claimedBy = by;
     return true;
+  }
+
+  async begin({ id, token, node, maxCrashes }: SuspectStart): Promise<Beginning> {
+    const entry = this.#entries.get(id);
+    if (entry?.dispatch?.token !== token) return { kind: "stale" };
+    const { suspicion = {} } = entry;
+    const deaths = deathsOf(suspicion, token);
+    if (deaths.length >= maxCrashes) return { kind: "poison", deaths };
+    entry.suspicion = { ...suspicion, begun: [...(suspicion.begun ?? []), { token, node, at: Date.now() }] };
+    return { kind: "begun" };
+  }
+
+  async vouch(dispatches: readonly { readonly id: string; readonly token: string }[]): Promise<void> {
+    for (const { id, token } of dispatches) {
+      const entry = this.#entries.get(id);
+      if (entry?.state !== "queued" && entry?.state !== "dispatched") continue;
+      entry.suspicion = { ...entry.suspicion, vouched: [...(entry.suspicion?.vouched ?? []), token] };
+    }
   }
 
   /** Ends everything of a crawl that still waits and was never tried; returns how many that were. */
@@ -301,7 +324,17 @@ function later(one: number | undefined, other: number | undefined): number | und
   return Math.max(one, other);
 }
 
+function noteSuspicion(entry: Entry, { token, suspicion }: Ending & { readonly state: "queued" }): void {
+  const { lost = [], begun = [] } = entry.suspicion ?? {};
+  if (suspicion === "raised") {
+    entry.suspicion = { ...entry.suspicion, lost: [...lost, { token, at: Date.now() }] };
+  } else if (suspicion === "survived") {
+    entry.suspicion = { ...entry.suspicion, begun: begun.filter((each) => each.token !== token) };
+  }
+}
+
 function toQueued(entry: Entry): QueuedUrl {
+  const suspect = suspectOf(entry.suspicion ?? {});
   const { id, crawl, url, kind, priority, parent, request } = entry.url;
   return {
     id,
@@ -317,5 +350,6 @@ function toQueued(entry: Entry): QueuedUrl {
     readyAt: entry.readyAt,
     attempts: entry.attempts,
     round: entry.round,
+    ...(suspect !== undefined && { suspect }),
   };
 }

@@ -1,4 +1,5 @@
 import type { Ending, RedirectTarget, UrlKind, UrlRequest } from "./frontier.js";
+import type { Suspect } from "./suspicion.js";
 
 /** One fetch handed to a worker: a dispatch that can be checked at every step. Instants in ms since the epoch. */
 export type Task = {
@@ -23,6 +24,8 @@ export type Task = {
   readonly notAfter: number;
   /** The delay in force on the host's lane, in milliseconds; the end of the fetch is recorded when it is not 0. */
   readonly delayMs: number;
+  /** Set: it is to be begun with a note, and not beside other suspects. */
+  readonly suspect?: Suspect;
 };
 
 /** What a dispatcher learns from the end of a task. */
@@ -83,8 +86,13 @@ function isTask(value: unknown): value is Task {
     TASK_STRINGS.every((name) => typeof task[name] === "string") &&
     TASK_NUMBERS.every((name) => Number.isFinite(task[name])) &&
     (task.kind === "page" || task.kind === "file") &&
+    (task.suspect === undefined || isSuspect(task.suspect)) &&
     URL.canParse(String(task.url))
   );
+}
+
+function isSuspect(value: unknown): value is Suspect {
+  return typeof value === "object" && value !== null && "crashes" in value && Number.isFinite(value.crashes);
 }
 
 const TASK_STRINGS = ["id", "crawl", "url", "host", "token"] as const satisfies readonly (keyof Task)[];
@@ -126,4 +134,7 @@ export function handBack(task: Task, reason: string, now: number, readyAt = now)
   };
 }
 
-export type TaskHandedBack = { readonly ending: Ending; readonly end: TaskEnd };
+export type TaskHandedBack = {
+  readonly ending: Ending & { readonly state: "queued" };
+  readonly end: TaskEnd;
+};

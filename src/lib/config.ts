@@ -110,7 +110,7 @@ function namespace(value: string): string {
   return value;
 }
 
-const DAY_MS = 86_400_000;
+export const DAY_MS = 86_400_000;
 
 /** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
 export const SETTINGS = {
@@ -232,6 +232,20 @@ export const SETTINGS = {
     parse: wholeNumber(500, DAY_MS),
     fallback: "10000",
   }),
+  deadLetterRecords: setting({
+    flag: "dead-letter-records",
+    value: "N",
+    help: "dead letters kept in MongoDB; the oldest go first. The same for all masters and workers",
+    parse: wholeNumber(1, 10_000_000),
+    fallback: "10000",
+  }),
+  deadLetterDays: setting({
+    flag: "dead-letter-days",
+    value: "DAYS",
+    help: "how long a dead letter is kept in MongoDB",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
     value: "MS",
@@ -257,6 +271,13 @@ export const SETTINGS = {
     flag: "max-attempts",
     value: "N",
     help: "fetches of a URL that may fail before it counts as failed",
+    parse: wholeNumber(1, 100),
+    fallback: "3",
+  }),
+  maxCrashes: setting({
+    flag: "max-crashes",
+    value: "N",
+    help: "workers that a URL may end before it counts as failed, as poison; the same for all workers",
     parse: wholeNumber(1, 100),
     fallback: "3",
   }),

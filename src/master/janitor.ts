@@ -51,6 +51,9 @@ export class Janitor implements Service {
         this.#attempt("seeds", () => this.#parts.crawls.seedForgotten(ABANDONED_MS)),
       ),
       new Loop(contentsEveryMs, clock, () =>
+        this.#attempt("dead letters", () => this.#parts.store.deadLetters.trim()),
+      ),
+      new Loop(contentsEveryMs, clock, () =>
         this.#attempt("contents", () => this.#parts.store.contents.sweep()),
       ),
     ];

@@ -8,11 +8,12 @@ import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { Store } from "../store/index.js";
+import { type DeadLettersOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
 import { BusCalls } from "./bus-calls.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
+import { DeadLetterService } from "./dead-letter-service.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
 import { Janitor } from "./janitor.js";
@@ -27,6 +28,7 @@ export type MasterOptions = {
   readonly port: number;
   readonly tokens: readonly ApiToken[];
   readonly leaseMs: number;
+  readonly deadLetters: DeadLettersOptions;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -48,18 +50,22 @@ export class Master implements Service {
     const id = `master-${hostname()}-${process.pid}-${randomBytes(4).toString("hex")}`;
     this.#logger = logger;
     const { namespace, leaseMs } = options;
-    const store = new Store({ uri: options.mongodbUri, namespace, leaseTtlMs: leaseMs }, { logger });
+    const store = new Store(
+      { uri: options.mongodbUri, namespace, leaseTtlMs: leaseMs, deadLetters: options.deadLetters },
+      { logger },
+    );
     // Instants that masters and workers compare are read off one clock: the database server's.
     const clock: Clock = { ...systemClock, now: () => store.serverClock.now() };
     const identity = { role: "master", id, version: options.version } as const;
     const bus = new Bus(
       { urls: options.amqpUrls, namespace, identity },
-      { logger, clock, metrics, tables: CALLS },
+      { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
     );
     const feed = new EventFeed({ events: bus.events, logger });
     const spiders = bundledSpiders;
     const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
+    const deadLetters = new DeadLetterService({ store, bus, clock, logger });
     const dispatching = new DispatchService(
       { masterId: id, leaseMs },
       { store, bus, feed, nodes, clock, logger, metrics },
@@ -69,7 +75,7 @@ export class Master implements Service {
     this.#bus = bus;
     this.#api = new ApiServer(
       { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
-      { store, bus, crawls, nodes, feed, spiders, waitReason, metrics, clock, logger },
+      { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReason, metrics, clock, logger },
     );
     this.#working = [
       feed,

@@ -1,5 +1,12 @@
 export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
+export type {
+  DeadLetterFilter,
+  DeadLetterRecord,
+  DeadLetters,
+  DeadLettersOptions,
+  NewDeadLetter,
+} from "./dead-letters.js";
 export {
   ConflictError,
   CursorError,

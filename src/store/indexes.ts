@@ -36,6 +36,13 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       partialFilterExpression: { "idempotency.key": { $exists: true } },
     },
   ],
+  deadLetters: [
+    { name: "newest", key: { at: -1, _id: -1 } },
+    { name: "by-crawl", key: { crawl: 1, at: -1 } },
+    // A message that comes again and has no id of its own.
+    { name: "by-digest", key: { digest: 1, at: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
   files: [{ name: "by-content", key: { contentId: 1 } }],
   leases: [{ name: "by-owner", key: { owner: 1 } }],
   replies: [

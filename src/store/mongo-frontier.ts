@@ -1,4 +1,10 @@
-import { type AnyBulkWriteOperation, type Collection, type Filter, MongoServerError } from "mongodb";
+import {
+  type AnyBulkWriteOperation,
+  type Collection,
+  type Filter,
+  MongoServerError,
+  type UpdateFilter,
+} from "mongodb";
 import type {
   AddResult,
   CrawlHost,
@@ -10,8 +16,10 @@ import type {
   QueuedBatch,
   QueuedHost,
   QueuedUrl,
+  SuspectStart,
   UrlState,
 } from "../crawl/frontier.js";
+import { type Beginning, deathsOf, suspectOf } from "../crawl/suspicion.js";
 import { shardOf } from "../crawl/url.js";
 import type { Clock } from "../lib/clock.js";
 import { isDuplicateKey, refusedAsDuplicates } from "./duplicates.js";
@@ -43,6 +51,7 @@ export type MongoFrontierOptions = {
   readonly shardCount?: number;
 };
 
+const OPEN: readonly UrlState[] = ["queued", "dispatched"];
 const ENDED: readonly UrlState[] = ["done", "failed", "skipped"];
 
 /** With so many crawls to look for, it pays to ask first which of them have anything. */
@@ -246,6 +255,35 @@ export class MongoFrontier implements Frontier {
     });
   }
 
+  async begin({ id, token, node, maxCrashes }: SuspectStart): Promise<Beginning> {
+    const at = this.#clock.now();
+    return this.#retrier.run("note the start of a suspect", async () => {
+      const current = { _id: id, state: "dispatched", "dispatch.token": token } as const;
+      const found = await this.#urls.findOne(current, { ...BY_ID, projection: { suspicion: 1 } });
+      if (found === null) return { kind: "stale" };
+      const deaths = deathsOf(found.suspicion ?? {}, token);
+      if (deaths.length >= maxCrashes) return { kind: "poison", deaths };
+      const noted = await this.#urls.updateOne(
+        current,
+        { $addToSet: { "suspicion.begun": { token, node, at } } },
+        BY_ID,
+      );
+      return { kind: noted.matchedCount === 1 ? "begun" : "stale" };
+    });
+  }
+
+  async vouch(dispatches: readonly { readonly id: string; readonly token: string }[]): Promise<void> {
+    if (dispatches.length === 0) return;
+    const updates = grouped(dispatches, ({ token }) => token).map((group) => ({
+      updateMany: {
+        ...BY_ID,
+        filter: { _id: { $in: group.map(({ id }) => id) }, state: { $in: OPEN } },
+        update: { $addToSet: { "suspicion.vouched": group[0].token } },
+      },
+    }));
+    await this.#retrier.run("vouch for dispatches", () => this.#urls.bulkWrite(updates, { ordered: false }));
+  }
+
   /** URLs of running crawls by state, for gauges: counted in the index of open URLs only. */
   async openCounts(): Promise<{ readonly queued: number; readonly active: number }> {
     const [queued, active] = await Promise.all([
@@ -372,6 +410,7 @@ export class MongoFrontier implements Frontier {
               ...CLEARED,
               target: "",
               claimedBy: "",
+              suspicion: "",
             },
           },
         },
@@ -428,7 +467,7 @@ export class MongoFrontier implements Frontier {
     }));
   }
 
-  #updateOf(ending: Ending, at: number) {
+  #updateOf(ending: Ending, at: number): UpdateFilter<UrlDocument> {
     const { state, attempts, statusCode, reason } = ending;
     const $set: { -readonly [Field in keyof UrlDocument]?: UrlDocument[Field] } = { state, attempts, at };
     if (statusCode !== undefined) $set.statusCode = statusCode;
@@ -445,7 +484,8 @@ export class MongoFrontier implements Frontier {
       if (ending.items > 0) $set.items = ending.items;
       if (ending.files > 0) $set.files = ending.files;
     }
-    return { $set, $unset: clearedBut($set) };
+    if (ending.state !== "queued") return { $set, $unset: { ...clearedBut($set), suspicion: "" } };
+    return { $set, $unset: clearedBut($set), ...suspicionOf(ending, at) };
   }
 
   #toDocument(url: NewUrl, at: number): UrlDocument {
@@ -482,13 +522,28 @@ function clearedBut(kept: object): Partial<typeof CLEARED> {
   return Object.fromEntries(Object.entries(CLEARED).filter(([field]) => !(field in kept)));
 }
 
+function suspicionOf(
+  { token, suspicion }: Ending & { readonly state: "queued" },
+  at: number,
+): UpdateFilter<UrlDocument> {
+  switch (suspicion) {
+    case "raised":
+      return { $addToSet: { "suspicion.lost": { token, at: Math.floor(at) } } };
+    case "survived":
+      return { $pull: { "suspicion.begun": { token } } };
+    default:
+      return {};
+  }
+}
+
 function hasOneToken(endings: readonly Ending[]): boolean {
   const token = endings[0]?.token;
   return endings.every((ending) => ending.token === token);
 }
 
-function sameWrite({ id: _id, crawl: _crawl, token: _token, ...written }: Ending): string {
-  return JSON.stringify(written);
+function sameWrite({ id: _id, crawl: _crawl, token, ...written }: Ending): string {
+  const names = written.state === "queued" && written.suspicion !== undefined;
+  return JSON.stringify(names ? { ...written, token } : written);
 }
 
 function grouped<Entry>(entries: readonly Entry[], keyOf: (entry: Entry) => string): [Entry, ...Entry[]][] {
@@ -503,8 +558,23 @@ function grouped<Entry>(entries: readonly Entry[], keyOf: (entry: Entry) => stri
 }
 
 function toQueued(document: UrlDocument): QueuedUrl {
-  const { _id, crawl, url, host, kind, depth, priority, parent, request, target, readyAt, attempts, round } =
-    document;
+  const {
+    _id,
+    crawl,
+    url,
+    host,
+    kind,
+    depth,
+    priority,
+    parent,
+    request,
+    target,
+    readyAt,
+    attempts,
+    round,
+    suspicion,
+  } = document;
+  const suspect = suspicion === undefined ? undefined : suspectOf(suspicion);
   return {
     id: _id,
     crawl,
@@ -519,5 +589,6 @@ function toQueued(document: UrlDocument): QueuedUrl {
     readyAt,
     attempts,
     round: round ?? 0,
+    ...(suspect !== undefined && { suspect }),
   };
 }

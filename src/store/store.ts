@@ -5,6 +5,7 @@ import { ConfigError, messageOf } from "../lib/errors.js";
 import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
+import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
 import { StoreUnavailableError } from "./errors.js";
 import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
@@ -40,6 +41,8 @@ export type StoreOptions = {
   readonly retryForMs: number;
   /** How long one operation waits for a primary, in milliseconds. @default 10_000 */
   readonly serverSelectionMs: number;
+  /** How many dead letters are kept, and for how long. */
+  readonly deadLetters?: Partial<DeadLettersOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -80,6 +83,7 @@ export class Store implements Service {
   readonly leases: Leases;
   readonly notifications: Notifications;
   readonly replies: Replies;
+  readonly deadLetters: DeadLetters;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -145,6 +149,10 @@ export class Store implements Service {
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
     this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
+    this.deadLetters = new DeadLetters(
+      { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
+      options.deadLetters,
+    );
     this.serverClock = new ServerClock(db, clock);
   }
 

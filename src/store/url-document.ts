@@ -1,4 +1,5 @@
 import type { Dispatch, RedirectTarget, UrlKind, UrlRequest, UrlState } from "../crawl/frontier.js";
+import type { Suspicion } from "../crawl/suspicion.js";
 
 /** A URL of the frontier as it is stored; what is absent is not written. Instants in ms since the epoch. */
 export type UrlDocument = {
@@ -28,6 +29,8 @@ export type UrlDocument = {
   /** Of a URL that is done; absent: 0. */
   readonly items?: number;
   readonly files?: number;
+  /** While it is open and workers were lost that had it. */
+  readonly suspicion?: Suspicion;
   /** The URL whose redirect led here, when this one was recorded for that alone. */
   readonly claimedBy?: string;
   /**

@@ -1,17 +1,16 @@
-import { Bus, type DeadLetterReason, type TaskDelivery } from "../bus/index.js";
+import { Bus } from "../bus/index.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { Robots } from "../crawl/robots.js";
 import { type Clock, systemClock } from "../lib/clock.js";
-import { messageOf } from "../lib/errors.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { Store } from "../store/index.js";
+import { type DeadLettersOptions, Store } from "../store/index.js";
 import { type CommittedGroup, Committer } from "./committer.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
@@ -19,7 +18,9 @@ import { LogEvents } from "./log-events.js";
 import { nodeCommands } from "./node-commands.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
+import { Refusals } from "./refusals.js";
 import { Replies } from "./replies.js";
+import { StallWatch } from "./stall-watch.js";
 import { type TaskContext, TaskLoop } from "./task-loop.js";
 import { WorkerEvents } from "./worker-events.js";
 
@@ -35,6 +36,9 @@ export type ClusterWorkerOptions = {
   readonly limits: Partial<TaskLimits>;
   /** How long tasks that run may take to end when the worker stops, in milliseconds. */
   readonly shutdownTimeoutMs: number;
+  readonly deadLetters: DeadLettersOptions;
+  /** Workers that a URL may end before it is set aside. */
+  readonly maxCrashes: number;
 };
 
 /** Time that a stopping worker keeps for storing and acknowledging, in milliseconds. */
@@ -65,6 +69,8 @@ export class ClusterWorker implements Service {
   readonly #events: WorkerEvents;
   readonly #logEvents: LogEvents;
   readonly #replies: Replies;
+  readonly #refusals: Refusals;
+  readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
   readonly #epoch: number;
@@ -77,13 +83,16 @@ export class ClusterWorker implements Service {
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
     this.#epoch = Date.now();
-    this.#store = new Store({ uri: options.mongodbUri, namespace }, { logger });
+    this.#store = new Store(
+      { uri: options.mongodbUri, namespace, deadLetters: options.deadLetters },
+      { logger },
+    );
     // Instants that masters and workers compare are read off one clock: the database server's.
     const clock = { ...systemClock, now: () => this.#store.serverClock.now() };
     this.#clock = clock;
     this.#bus = new Bus(
       { urls: options.amqpUrls, namespace, identity: { role: "worker", id: nodeId, version } },
-      { logger, clock, metrics, tables: CALLS },
+      { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
     this.#fetcher = new Fetcher(options.fetcher);
     this.#crawls = new CrawlView({
@@ -112,6 +121,8 @@ export class ClusterWorker implements Service {
     this.#events = new WorkerEvents(this.#bus.events, nodeId, clock);
     this.#logEvents = new LogEvents({ log: deps.log, events: this.#bus.events, node: nodeId, clock });
     this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
+    this.#stalls = new StallWatch(clock);
+    this.#refusals = new Refusals({ bus: this.#bus, clock, logger, metrics });
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
       results: this.#store.results,
@@ -130,7 +141,7 @@ export class ClusterWorker implements Service {
       clock,
       logger,
       acknowledge: (deliveries) => this.#bus.tasks.settle(deliveries, { kind: "ack" }),
-      giveUp: (delivery, reason, error) => this.#giveUp(delivery, reason, error),
+      giveUp: (delivery, reason, error) => this.#refusals.giveUp(delivery, reason, error),
     });
     this.#loop = new TaskLoop(
       {
@@ -138,21 +149,21 @@ export class ClusterWorker implements Service {
         engine: this.#engine,
         crawls: this.#crawls,
         committer: this.#committer,
+        suspects: this.#store.frontier,
+        node: nodeId,
+        stalls: this.#stalls,
         external,
         clock,
         logger,
         metrics,
         onStarted: (task) => this.#events.started(task),
-        onGarbage: (delivery) => {
-          void this.#giveUp(delivery, "invalid-message", "is not a dispatched task").catch(
-            (error: unknown) => {
-              logger.warn({ error: messageOf(error) }, "could not give up a message; it will come again");
-            },
-          );
-        },
+        onGarbage: (delivery) =>
+          this.#refusals.giveUp(delivery, "invalid-message", "is not a dispatched task"),
+        onPoison: (task, deaths, signal) => this.#refusals.setAside(task, deaths, signal),
       },
       {
         concurrency: options.concurrency,
+        maxCrashes: options.maxCrashes,
         // What is handed back at the last moment has to be stored and acknowledged as well.
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
       },
@@ -190,6 +201,7 @@ export class ClusterWorker implements Service {
       onChange: () => this.#presence.beatNow(),
     });
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
+    await this.#stalls.start();
     await this.#loop.start();
     await this.#presence.start();
     this.#isReady = true;
@@ -200,7 +212,10 @@ export class ClusterWorker implements Service {
   /** Ends what runs before it leaves, so that nothing is in flight that nobody works on. */
   async stop(): Promise<void> {
     this.#isReady = false;
+    this.#refusals.hurry();
     if (this.#bus.connected) await this.#loop.stop();
+    await this.#refusals.stop();
+    await this.#stalls.stop();
     await this.#presence.stop();
     this.#events.flush();
     this.#logEvents.end();
@@ -236,23 +251,12 @@ export class ClusterWorker implements Service {
           .map(({ id }) => id),
       })),
     );
-  }
-
-  /** Sends a message to the dead letters, tells who asked for an answer, and only then acknowledges it. */
-  async #giveUp(delivery: TaskDelivery, reason: DeadLetterReason, error: string): Promise<void> {
-    this.#deps.logger.info({ reason, error }, "a message was given up");
-    this.#deps.metrics.deadLetters.inc({ reason });
-    await this.#bus.deadLetters.send(delivery, { reason, error }, delivery.signal);
-    if (delivery.replyTo !== undefined) {
-      const url = delivery.body.subarray(0, 2_048).toString("utf8");
-      const body = { url, state: "failed", reason, items: 0, files: 0, error: `${reason}: ${error}` };
-      await this.#bus.calls
-        .reply(delivery.replyTo, delivery.correlationId, body)
-        .catch((failure: unknown) => {
-          this.#deps.logger.warn({ error: messageOf(failure) }, "could not send a reply");
-        });
-    }
-    this.#bus.tasks.settle([delivery], { kind: "ack" });
+    // Taken for lost, and given to someone else: but this worker lives.
+    await this.#store.frontier.vouch(
+      members.flatMap(({ context: { task, delivery } }) =>
+        task.suspect === undefined || delivery.redelivered || applied.has(task.id) ? [] : [task],
+      ),
+    );
   }
 }
 

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import {
+  AGAIN_HEADER,
   type DeadLetterReason,
   type ExternalTask,
   parseExternalTask,
@@ -27,14 +28,16 @@ export type ExternalTasksDeps = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly acknowledge: (deliveries: readonly TaskDelivery[]) => void;
-  /** Gives a message up, with its reason, and acknowledges it once that is on record. */
-  readonly giveUp: (delivery: TaskDelivery, reason: DeadLetterReason, error: string) => Promise<void>;
+  /** Gives a message up, with its reason; from then on it is no longer in these hands. */
+  readonly giveUp: (delivery: TaskDelivery, reason: DeadLetterReason, error: string) => void;
 };
 
 /** Messages admitted together at most. */
 const GROUP_SIZE = 500;
 
 type Admissible = { readonly delivery: TaskDelivery; readonly url: NewUrl };
+type Objection = { readonly reason: DeadLetterReason; readonly error: string };
+type Refused = Objection & { readonly delivery: TaskDelivery };
 
 /**
  * Admission of tasks that come from outside: into the frontier first, acknowledged then, fetched when the
@@ -86,34 +89,31 @@ export class ExternalTasks {
 
   async #admitGroup(group: readonly TaskDelivery[]): Promise<void> {
     const admissible: Admissible[] = [];
+    const refused: Refused[] = [];
     for (const delivery of group) {
       const parsed = parseExternalTask(delivery);
-      if (!parsed.ok) {
-        await this.#deps.giveUp(delivery, parsed.reason, parsed.error);
-        continue;
-      }
-      const url = await this.#toUrl(parsed.task, delivery);
-      if (url !== undefined) admissible.push({ delivery, url });
+      const url = parsed.ok ? await this.#toUrl(parsed.task) : parsed;
+      if ("reason" in url) refused.push({ delivery, ...url });
+      else admissible.push({ delivery, url });
     }
     if (admissible.length > 0) await this.#store(admissible);
+    // Last, since all of the group is looked at again when something fails before.
+    for (const { delivery, reason, error } of refused) this.#deps.giveUp(delivery, reason, error);
   }
 
-  /** The task as a URL of its crawl; undefined when it was given up. */
-  async #toUrl(task: ExternalTask, delivery: TaskDelivery): Promise<NewUrl | undefined> {
-    const { crawls, spiders, giveUp } = this.#deps;
+  /** The task as a URL of its crawl, or why it cannot be taken. */
+  async #toUrl(task: ExternalTask): Promise<NewUrl | Objection> {
+    const { crawls, spiders } = this.#deps;
     const crawl = await crawls.load(task.crawl ?? INBOX);
     if (crawl === undefined) {
-      await giveUp(delivery, "unknown-crawl", `crawl: there is no crawl "${task.crawl ?? INBOX}"`);
-      return undefined;
+      return { reason: "unknown-crawl", error: `crawl: there is no crawl "${task.crawl ?? INBOX}"` };
     }
     if (task.spider !== undefined && spiders.get(task.spider) === undefined) {
-      await giveUp(delivery, "unknown-spider", `spider: there is no spider "${task.spider}"`);
-      return undefined;
+      return { reason: "unknown-spider", error: `spider: there is no spider "${task.spider}"` };
     }
     const canonical = canonicalUrl(task.url);
     if (canonical === undefined) {
-      await giveUp(delivery, "invalid-message", "url: must be an absolute http(s) URL");
-      return undefined;
+      return { reason: "invalid-message", error: "url: must be an absolute http(s) URL" };
     }
     const request = requestOf(task);
     const depth = task.depth ?? 0;
@@ -151,7 +151,10 @@ export class ExternalTasks {
       ),
     );
     const admitted = await store.frontier.admit(
-      admissible.map(({ url }) => ({ url, refetch: url.crawl === INBOX })),
+      admissible.map(({ url, delivery }) => ({
+        url,
+        refetch: url.crawl === INBOX || delivery.headers[AGAIN_HEADER] === true,
+      })),
     );
     const hostsByCrawl = new Map<string, Set<string>>();
     const ended: string[] = [];

@@ -2,7 +2,8 @@ import { LRUCache } from "lru-cache";
 import type { Consumer, TaskDelivery, WorkQueue } from "../bus/index.js";
 import type { Crawl } from "../crawl/crawl.js";
 import type { Engine, TaskResult } from "../crawl/engine.js";
-import type { FailReason } from "../crawl/frontier.js";
+import type { FailReason, Frontier } from "../crawl/frontier.js";
+import { type Death, describeDeaths, mustRunAlone, type Suspect } from "../crawl/suspicion.js";
 import { decodeTask, handBack, TASK_CONTENT_TYPE, type Task } from "../crawl/task.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf, WarrenError } from "../lib/errors.js";
@@ -11,6 +12,7 @@ import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import type { Committer } from "./committer.js";
 import type { CrawlView } from "./crawl-view.js";
+import type { StallWatch } from "./stall-watch.js";
 
 /** What a result carries to its commit: the task it came from and the message to acknowledge. */
 export type TaskContext = { readonly task: Task; readonly delivery: TaskDelivery };
@@ -22,6 +24,8 @@ export type TaskLoopOptions = {
   readonly taskTimeoutMs: number;
   /** How long a stop lets tasks run before it aborts them and hands them back, in ms. @default 20_000 */
   readonly drainMs: number;
+  /** Workers that a URL may end before it is set aside as poison. @default 3 */
+  readonly maxCrashes: number;
 };
 
 export type TaskLoopDeps = {
@@ -29,6 +33,10 @@ export type TaskLoopDeps = {
   readonly engine: Engine;
   readonly crawls: CrawlView;
   readonly committer: Committer<TaskContext>;
+  readonly suspects: Pick<Frontier, "begin" | "vouch">;
+  /** This node's id. */
+  readonly node: string;
+  readonly stalls: Pick<StallWatch, "hasStalledWithin">;
   /** Takes the messages that the dispatcher did not send. */
   readonly external: { admit(delivery: TaskDelivery): void; flush(): Promise<void> };
   readonly clock: Clock;
@@ -37,6 +45,8 @@ export type TaskLoopDeps = {
   readonly onStarted: (task: Task) => void;
   /** Called with messages that are none of ours and cannot be read. */
   readonly onGarbage: (delivery: TaskDelivery) => void;
+  /** Keeps a URL that ended so many workers, with its evidence; resolves with whether it is kept. */
+  readonly onPoison: (task: Task, deaths: readonly Death[], signal: AbortSignal) => Promise<boolean>;
 };
 
 /** What was stopped of a crawl: fetches that ran, and tasks that had not begun. */
@@ -45,10 +55,31 @@ export type Stopped = { readonly aborted: number; readonly dropped: number };
 /** Closed crawls of which is remembered what was stopped. */
 const MAX_STOPPED = 1_000;
 
-type Running = { readonly task: Task; readonly delivery: TaskDelivery; readonly abort: AbortController };
+type Taken = { readonly task: Task; readonly delivery: TaskDelivery };
+type Running = Taken & { readonly abort: AbortController };
+
+/** How a task goes back to the frontier. */
+type Return = {
+  readonly reason: string;
+  /** How long it waits there at least, in milliseconds. */
+  readonly waitMs?: number;
+  readonly suspicion?: "raised";
+};
 
 /** Messages taken beyond those that run: what is being committed, and a little in hand. */
 const HEADROOM = 16;
+
+/** Suspects that wait in this worker at most: each waits for those before it, and keeps others from coming. */
+const MAX_SUSPECTS_WAITING = 8;
+
+/** Wait of a task that came while it could not be taken, in milliseconds. */
+const BUSY_WAIT_MS = 1_000;
+
+/** Time for a worker that lost its connection to say that it lives, before a suspect is begun again, in ms. */
+const DOUBT_MS = 5_000;
+
+/** A process that was not itself for this long before it lost a connection vouches for nothing, in ms. */
+const STALLED_WITHIN_MS = 60_000;
 
 /**
  * The life of a message.
@@ -60,21 +91,33 @@ const HEADROOM = 16;
  * 3. It waits for a free place, is checked against its crawl again, and runs.
  * 4. What it brought is committed in a group, and only then is the message acknowledged.
  *
+ * A suspect (workers were lost that had it) is begun with a note in the frontier, and not beside another suspect. Once
+ * it is charged with a worker, it runs with nothing else in this worker's hands: everything that waits goes back,
+ * what runs may end, no more is taken.
+ *
  * When the connection is lost the broker gives the messages to others, so what runs here is aborted: nothing
- * is fetched twice at the same time.
+ * is fetched twice at the same time. And this worker vouches for what it had: it lives.
  */
 export class TaskLoop implements Service {
   readonly name = "task loop";
   readonly #deps: TaskLoopDeps;
   #options: TaskLoopOptions;
   #consumer: Consumer | undefined;
-  readonly #waiting: { task: Task; delivery: TaskDelivery }[] = [];
+  readonly #waiting: Taken[] = [];
+  readonly #suspects: (Taken & { readonly suspect: Suspect })[] = [];
   readonly #running = new Map<TaskDelivery, Running>();
   /** Everything that was taken and is not settled: it waits, runs, or is being stored. */
   readonly #held = new Map<TaskDelivery, Task>();
   /** By crawl and generation. */
   readonly #stopped = new LRUCache<string, Stopped>({ max: MAX_STOPPED });
   readonly #watched = new WeakSet<AbortSignal>();
+  /** The suspect that is being begun, or runs. */
+  #suspect: TaskDelivery | undefined;
+  /** That suspect is to have this worker for itself. */
+  #isAlone = false;
+  /** Those with a note in the frontier. */
+  readonly #noted = new WeakSet<TaskDelivery>();
+  #onFewerHeld: (() => void)[] = [];
   #checking = 0;
   #isPaused = false;
   #isDraining = false;
@@ -83,7 +126,7 @@ export class TaskLoop implements Service {
 
   constructor(deps: TaskLoopDeps, options: Partial<TaskLoopOptions> & Pick<TaskLoopOptions, "concurrency">) {
     this.#deps = deps;
-    this.#options = { taskTimeoutMs: 120_000, drainMs: 20_000, ...options };
+    this.#options = { taskTimeoutMs: 120_000, drainMs: 20_000, maxCrashes: 3, ...options };
   }
 
   async start(): Promise<void> {
@@ -96,8 +139,8 @@ export class TaskLoop implements Service {
   async stop(): Promise<void> {
     this.#isStopping = true;
     await this.#consumer?.stop();
-    for (const { task, delivery } of this.#waiting.splice(0))
-      this.#giveBack(task, delivery, "worker stopping");
+    this.#returnWaiting({ reason: "worker stopping" });
+    this.#tellFewerHeld();
     const stopTimer = this.#deps.clock.after(this.#options.drainMs, () => {
       for (const { abort } of this.#running.values()) abort.abort();
     });
@@ -114,7 +157,7 @@ export class TaskLoop implements Service {
   async pause(): Promise<void> {
     this.#isPaused = true;
     await this.#consumer?.pause();
-    for (const { task, delivery } of this.#waiting.splice(0)) this.#giveBack(task, delivery, "worker paused");
+    this.#returnWaiting({ reason: "worker paused" });
   }
 
   /** Takes no more tasks until `resume`, because the node is to be emptied. */
@@ -126,7 +169,7 @@ export class TaskLoop implements Service {
   async resume(): Promise<void> {
     this.#isPaused = false;
     this.#isDraining = false;
-    await this.#consumer?.resume();
+    if (!this.#isAlone) await this.#consumer?.resume();
     this.#fill();
   }
 
@@ -161,6 +204,7 @@ export class TaskLoop implements Service {
   /** Deliveries are settled: they are in nobody's hands here any more. */
   settled(deliveries: readonly TaskDelivery[]): void {
     for (const delivery of deliveries) this.#held.delete(delivery);
+    this.#tellFewerHeld();
   }
 
   /** Tasks here that have yet to bring a result. */
@@ -183,12 +227,10 @@ export class TaskLoop implements Service {
       abort.abort();
       aborted += 1;
     }
-    const kept = this.#waiting.filter(({ task }) => task.crawl !== crawl);
-    const dropped = this.#waiting.filter(({ task }) => task.crawl === crawl);
-    this.#waiting.splice(0, this.#waiting.length, ...kept);
-    for (const { task, delivery } of dropped) {
-      this.#noteStopped(task, { aborted: 0, dropped: 1 });
-      this.#giveBack(task, delivery, "crawl cancelled on this node");
+    const dropped = this.#removeWaiting(({ task }) => task.crawl === crawl);
+    for (const each of dropped) {
+      this.#noteStopped(each.task, { aborted: 0, dropped: 1 });
+      this.#giveBack(each, { reason: "crawl cancelled on this node" });
     }
     if (generation === undefined) return { aborted, dropped: dropped.length };
     // What ran or waited here was dispatched under the generation before.
@@ -230,70 +272,163 @@ export class TaskLoop implements Service {
     this.#held.set(delivery, task);
     const refusal = this.#refusal(task, delivery);
     if (refusal !== undefined) {
-      this.#giveBack(task, delivery, refusal);
+      this.#giveBack({ task, delivery }, refusal);
       return;
     }
-    this.#waiting.push({ task, delivery });
+    const { suspect } = task;
+    if (suspect === undefined) this.#waiting.push({ task, delivery });
+    else this.#suspects.push({ task, delivery, suspect });
     this.#fill();
   }
 
-  #refusal(task: Task, delivery: TaskDelivery): string | undefined {
+  #refusal(task: Task, delivery: TaskDelivery): Return | undefined {
     const { clock, crawls } = this.#deps;
-    if (delivery.redelivered) return "delivered before, to a worker that did not acknowledge it";
-    if (clock.now() > task.notAfter) return "waited too long to begin";
+    if (delivery.redelivered) {
+      const reason = "delivered before, to a worker that did not acknowledge it";
+      // Only a suspect can have been noted as begun; whoever did so may live, and needs time to say so.
+      return { reason, suspicion: "raised", waitMs: task.suspect === undefined ? 0 : DOUBT_MS };
+    }
+    if (clock.now() > task.notAfter) return { reason: "waited too long to begin" };
     if (crawls.isStale(task.shard, task.epoch, task.dispatchedAt))
-      return "dispatched under a lease that had ended";
-    if (this.#isStopping) return "worker stopping";
-    if (this.#isPaused) return "worker paused";
+      return { reason: "dispatched under a lease that had ended" };
+    if (this.#isStopping) return { reason: "worker stopping" };
+    if (this.#isPaused) return { reason: "worker paused" };
+    if (this.#isAlone) return { reason: "worker runs a suspect alone", waitMs: BUSY_WAIT_MS };
+    if (task.suspect !== undefined && this.#suspects.length >= MAX_SUSPECTS_WAITING)
+      return { reason: "other suspects run first", waitMs: BUSY_WAIT_MS };
     return undefined;
   }
 
+  get #hasRoom(): boolean {
+    return this.#running.size + this.#checking < this.#options.concurrency && !this.#isPaused;
+  }
+
   #fill(): void {
-    while (this.#running.size + this.#checking < this.#options.concurrency && !this.#isPaused) {
+    if (this.#suspect === undefined && this.#hasRoom) {
+      const next = this.#suspects.shift();
+      if (next !== undefined) void this.#beginSuspect(next, next.suspect);
+    }
+    while (this.#hasRoom && !this.#isAlone) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
       const crawl = this.#deps.crawls.peek(next.task.crawl);
-      if (crawl !== undefined) this.#begin(next.task, next.delivery, crawl);
-      else void this.#beginLater(next.task, next.delivery);
+      if (crawl !== undefined) this.#begin(next, crawl);
+      else void this.#beginLater(next);
     }
   }
 
-  async #beginLater(task: Task, delivery: TaskDelivery): Promise<void> {
+  async #beginLater(taken: Taken): Promise<void> {
     this.#checking += 1;
     try {
-      const crawl = await this.#deps.crawls.load(task.crawl);
+      const crawl = await this.#load(taken);
       this.#checking -= 1;
-      if (crawl !== undefined) this.#begin(task, delivery, crawl);
-      else this.#giveBack(task, delivery, "its crawl is gone");
+      if (crawl !== undefined) this.#begin(taken, crawl);
     } catch (error) {
       this.#checking -= 1;
-      this.#deps.logger.debug({ crawl: task.crawl, error: messageOf(error) }, "could not look at a crawl");
-      this.#giveBack(task, delivery, "its crawl could not be looked at");
+      this.#deps.logger.debug(
+        { crawl: taken.task.crawl, error: messageOf(error) },
+        "could not look at a crawl",
+      );
+      this.#giveBack(taken, { reason: "its crawl could not be looked at" });
     } finally {
       this.#fill();
       this.#announceQuiet();
     }
   }
 
-  #begin(task: Task, delivery: TaskDelivery, crawl: Crawl): void {
-    if (delivery.signal.aborted) return;
-    if (crawl.status !== "running" || crawl.generation !== task.generation) {
-      this.#giveBack(task, delivery, `its crawl is ${crawl.status}`);
-      return;
-    }
-    if (this.#deps.clock.now() > task.notAfter) {
-      this.#giveBack(task, delivery, "waited too long to begin");
-      return;
-    }
-    const abort = new AbortController();
-    this.#running.set(delivery, { task, delivery, abort });
-    this.#deps.metrics.tasksActive.set(this.#running.size);
-    this.#deps.onStarted(task);
-    void this.#run(task, delivery, crawl, abort);
+  /** The task's crawl; undefined when it is gone, and the task given back for that. */
+  async #load(taken: Taken): Promise<Crawl | undefined> {
+    const { crawls } = this.#deps;
+    const crawl = crawls.peek(taken.task.crawl) ?? (await crawls.load(taken.task.crawl));
+    if (crawl === undefined) this.#giveBack(taken, { reason: "its crawl is gone" });
+    return crawl;
   }
 
-  async #run(task: Task, delivery: TaskDelivery, crawl: Crawl, abort: AbortController): Promise<void> {
-    const { engine, committer, clock, logger } = this.#deps;
+  /** Begins a suspect when it may: noted, and alone if it must be; or sets it aside. */
+  async #beginSuspect(taken: Taken, suspect: Suspect): Promise<void> {
+    const { suspects, node, onPoison, clock } = this.#deps;
+    const { maxCrashes } = this.#options;
+    const { task, delivery } = taken;
+    this.#suspect = delivery;
+    this.#checking += 1;
+    try {
+      if (mustRunAlone(suspect, maxCrashes)) await this.#emptyHands(delivery);
+      const crawl = await this.#load(taken);
+      if (crawl === undefined || !this.#mayBegin(taken, crawl)) return;
+      const beginning = await suspects.begin({ id: task.id, token: task.token, node, maxCrashes });
+      switch (beginning.kind) {
+        case "stale":
+          this.#giveBack(taken, { reason: "no longer dispatched" });
+          return;
+        case "poison":
+          if (await onPoison(task, beginning.deaths, delivery.signal))
+            this.#commit(taken, poisoned(task, beginning.deaths, clock.now()));
+          else this.#giveBack(taken, { reason: "could not be set aside" });
+          return;
+        case "begun":
+          this.#noted.add(delivery);
+          // Crawls and connections may have come to their end meanwhile.
+          this.#begin(taken, this.#deps.crawls.peek(task.crawl) ?? crawl);
+          return;
+        default:
+          return beginning satisfies never;
+      }
+    } catch (error) {
+      this.#giveBack(taken, { reason: messageOf(error), waitMs: UNAVAILABLE_WAIT_MS });
+    } finally {
+      this.#checking -= 1;
+      if (!this.#running.has(delivery)) this.#releaseSuspect(delivery);
+      this.#fill();
+      this.#announceQuiet();
+    }
+  }
+
+  /** Resolves when nothing but this is in the worker's hands, or it need not wait for that any more. */
+  async #emptyHands(only: TaskDelivery): Promise<void> {
+    this.#isAlone = true;
+    await this.#consumer?.pause();
+    this.#returnWaiting({ reason: "worker runs a suspect alone", waitMs: BUSY_WAIT_MS });
+    const isHeldWithOthers = () => this.#held.has(only) && this.#held.size > 1;
+    while (isHeldWithOthers() && !this.#isStopping) {
+      await new Promise<void>((resolve) => this.#onFewerHeld.push(resolve));
+    }
+  }
+
+  /** The suspect is over: others may run. */
+  #releaseSuspect(delivery: TaskDelivery): void {
+    if (this.#suspect !== delivery) return;
+    this.#suspect = undefined;
+    if (!this.#isAlone) return;
+    this.#isAlone = false;
+    if (!this.#isPaused && !this.#isStopping) void this.#consumer?.resume();
+  }
+
+  /** Whether a task may begin now; if not, it is given back. */
+  #mayBegin(taken: Taken, crawl: Crawl): boolean {
+    const { task, delivery } = taken;
+    if (delivery.signal.aborted) return false;
+    let reason: string | undefined;
+    if (crawl.status !== "running" || crawl.generation !== task.generation)
+      reason = `its crawl is ${crawl.status}`;
+    else if (this.#deps.clock.now() > task.notAfter) reason = "waited too long to begin";
+    else if (this.#isStopping) reason = "worker stopping";
+    else if (this.#isPaused) reason = "worker paused";
+    if (reason !== undefined) this.#giveBack(taken, { reason });
+    return reason === undefined;
+  }
+
+  #begin(taken: Taken, crawl: Crawl): void {
+    if (!this.#mayBegin(taken, crawl)) return;
+    const abort = new AbortController();
+    this.#running.set(taken.delivery, { ...taken, abort });
+    this.#deps.metrics.tasksActive.set(this.#running.size);
+    this.#deps.onStarted(taken.task);
+    void this.#run(taken, crawl, abort);
+  }
+
+  async #run(taken: Taken, crawl: Crawl, abort: AbortController): Promise<void> {
+    const { engine, clock, logger } = this.#deps;
+    const { task, delivery } = taken;
     const { taskTimeoutMs } = this.#options;
     let tookTooLong = false;
     const stopTimer = clock.after(taskTimeoutMs, () => {
@@ -315,7 +450,7 @@ export class TaskLoop implements Service {
       if (isUnavailable(error)) {
         stopTimer();
         this.#end(delivery);
-        this.#giveBack(task, delivery, messageOf(error), UNAVAILABLE_WAIT_MS);
+        this.#giveBack(taken, { reason: messageOf(error), waitMs: UNAVAILABLE_WAIT_MS });
         return;
       }
       // Not a page's fault but ours; it counts as an attempt so that it cannot go on for ever.
@@ -323,30 +458,69 @@ export class TaskLoop implements Service {
       result = failedAttempt(task, "spider-error", messageOf(error), clock.now());
     }
     stopTimer();
-    if (result !== undefined) committer.add({ result, context: { task, delivery } });
-    else if (!delivery.signal.aborted) this.#giveBack(task, delivery, "aborted");
+    if (result !== undefined) this.#commit(taken, result);
+    else if (!delivery.signal.aborted) this.#giveBack(taken, { reason: "aborted" });
     this.#end(delivery);
   }
 
   #end(delivery: TaskDelivery): void {
     this.#running.delete(delivery);
+    this.#releaseSuspect(delivery);
     this.#deps.metrics.tasksActive.set(this.#running.size);
     this.#fill();
     this.#announceQuiet();
   }
 
   /** Back to the frontier untried: the state is written and the message acknowledged with the next group. */
-  #giveBack(task: Task, delivery: TaskDelivery, reason: string, waitMs = 0): void {
-    const { clock, committer } = this.#deps;
-    const now = clock.now();
-    const nothing = { pages: [], items: [], files: [], links: [] };
-    committer.add({
-      result: {
-        ...handBack(task, reason, now, now + waitMs),
-        ...nothing,
-        ...(task.delayMs > 0 && { hostState: { host: task.host, lastEndedAt: now } }),
-      },
-      context: { task, delivery },
+  #giveBack(taken: Taken, { reason, waitMs = 0, suspicion }: Return): void {
+    const { task } = taken;
+    const now = this.#deps.clock.now();
+    const { ending, end } = handBack(task, reason, now, now + waitMs);
+    this.#commit(taken, {
+      ending: suspicion === undefined ? ending : { ...ending, suspicion },
+      end,
+      ...NOTHING,
+      ...(task.delayMs > 0 && { hostState: { host: task.host, lastEndedAt: now } }),
+    });
+  }
+
+  /** Everything that has not begun, back to the frontier. */
+  #returnWaiting(how: Return): void {
+    for (const taken of this.#removeWaiting(() => true)) this.#giveBack(taken, how);
+  }
+
+  /** Takes out those that have not begun and are meant. */
+  #removeWaiting(isMeant: (taken: Taken) => boolean): readonly Taken[] {
+    const removed = [...this.#suspects, ...this.#waiting].filter(isMeant);
+    const isKept = (taken: Taken) => !isMeant(taken);
+    this.#suspects.splice(0, this.#suspects.length, ...this.#suspects.filter(isKept));
+    this.#waiting.splice(0, this.#waiting.length, ...this.#waiting.filter(isKept));
+    return removed;
+  }
+
+  #commit({ task, delivery }: Taken, result: TaskResult): void {
+    let { ending } = result;
+    if (ending.state === "queued" && this.#noted.has(delivery)) ending = { ...ending, suspicion: "survived" };
+    this.#deps.committer.add({ result: { ...result, ending }, context: { task, delivery } });
+  }
+
+  #tellFewerHeld(): void {
+    const waiting = this.#onFewerHeld;
+    this.#onFewerHeld = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  /** This worker lives, whatever the broker may have thought: what it had lost is nothing against it. */
+  #vouchFor(taken: Iterable<readonly [TaskDelivery, Task]>): void {
+    const { stalls, suspects, logger } = this.#deps;
+    // Who was held up by one of these for so long that the connection was lost would go on vouching for it.
+    if (stalls.hasStalledWithin(STALLED_WITHIN_MS)) return;
+    const dispatches = [...taken].flatMap(([delivery, { id, token }]) =>
+      // What had been lost by another is not ours to vouch for.
+      delivery.redelivered ? [] : [{ id, token }],
+    );
+    suspects.vouch(dispatches).catch((error: unknown) => {
+      logger.warn({ tasks: dispatches.length, error: messageOf(error) }, "could not vouch for tasks");
     });
   }
 
@@ -360,11 +534,11 @@ export class TaskLoop implements Service {
         for (const running of this.#running.values()) {
           if (running.delivery.signal === signal) running.abort.abort();
         }
-        for (const delivery of this.#held.keys()) {
-          if (delivery.signal === signal) this.#held.delete(delivery);
-        }
-        const kept = this.#waiting.filter(({ delivery }) => delivery.signal !== signal);
-        this.#waiting.splice(0, this.#waiting.length, ...kept);
+        const lost = [...this.#held].filter(([delivery]) => delivery.signal === signal);
+        for (const [delivery] of lost) this.#held.delete(delivery);
+        this.#removeWaiting(({ delivery }) => delivery.signal === signal);
+        this.#vouchFor(lost);
+        this.#tellFewerHeld();
       },
       { once: true },
     );
@@ -389,15 +563,26 @@ function isUnavailable(error: unknown): boolean {
 /** Attempts after which a task that fails in an unforeseen way is given up. */
 const MAX_FAILED_ATTEMPTS = 3;
 
+const NOTHING = { pages: [], items: [], files: [], links: [] } as const;
+
 function failedAttempt(task: Task, reason: FailReason, error: string, now: number): TaskResult {
-  const nothing = { pages: [], items: [], files: [], links: [] };
   const back = handBack(task, error, now, now + 1_000);
   const attempts = task.attempts + 1;
-  if (attempts < MAX_FAILED_ATTEMPTS) return { ...back, ending: { ...back.ending, attempts }, ...nothing };
+  if (attempts < MAX_FAILED_ATTEMPTS) return { ...back, ending: { ...back.ending, attempts }, ...NOTHING };
   const { id, crawl, host, token } = task;
   return {
     ending: { id, crawl, token, attempts, state: "failed", reason, error, items: 0, files: 0 },
     end: { id, crawl, host, token, endedAt: now },
-    ...nothing,
+    ...NOTHING,
+  };
+}
+
+function poisoned(task: Task, deaths: readonly Death[], now: number): TaskResult {
+  const { id, crawl, host, token, attempts } = task;
+  const error = describeDeaths(deaths);
+  return {
+    ending: { id, crawl, token, attempts, state: "failed", reason: "poison", error, items: 0, files: 0 },
+    end: { id, crawl, host, token, endedAt: now, untouched: true },
+    ...NOTHING,
   };
 }

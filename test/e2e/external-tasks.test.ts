@@ -7,7 +7,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { type Channel, type ChannelModel, type ConsumeMessage, connect } from "amqplib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { api, Cluster, type Master } from "../support/cluster.js";
+import { api, Cluster, type Master, until } from "../support/cluster.js";
 
 const run = promisify(execFile);
 const ROOT = path.resolve(import.meta.dirname, "../..");
@@ -198,6 +198,27 @@ describe("tasks from outside", () => {
     }
     send(`${origin}/other?after`, { replyTo: queue });
     expect(await next()).toMatchObject({ state: "failed", statusCode: 404 });
+
+    const listed = await api(master).list("/api/v1/dead-letters");
+    expect(listed.map(({ reason }) => reason).reverse()).toEqual(garbage.map(([, , reason]) => reason));
+    const [unknown] = await api(master).list("/api/v1/dead-letters?crawl=nope");
+    const { body } = await api(master).call("POST", `/api/v1/dead-letters/${unknown?.id}/replay`);
+    expect(body).toMatchObject({ url: "http://127.0.0.1/", host: "127.0.0.1", crawl: "nope" });
+    expect((await take()).properties.headers).toMatchObject({ "x-reason": "unknown-crawl" });
+    const again = await api(master).list("/api/v1/dead-letters?crawl=nope");
+    expect(again).toHaveLength(1);
+    expect(again[0]?.id).not.toBe(unknown?.id);
+  });
+
+  it("keeps each message of a flood of garbage, and takes what comes in between", async () => {
+    const { queue, next } = await replies();
+    for (let number = 0; number < 1_000; number += 1) send(`flood ${number}`);
+    send(`${origin}/other?flood`, { replyTo: queue });
+    for (let number = 1_000; number < 2_000; number += 1) send(`flood ${number}`);
+    expect(await next()).toMatchObject({ state: "failed", statusCode: 404 });
+    const kept = async () => await api(master).list("/api/v1/dead-letters?error=flood");
+    await until("all are on record", async () => (await kept()).length >= 2_000);
+    expect(new Set((await kept()).map(({ preview }) => preview)).size).toBe(2_000);
   });
 
   it("refuses addresses that are not public unless they are allowed", async () => {

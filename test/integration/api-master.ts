@@ -11,6 +11,7 @@ import type { ApiParts } from "../../src/master/api/parts.js";
 import { ApiServer } from "../../src/master/api/server.js";
 import { BusCalls } from "../../src/master/bus-calls.js";
 import { CrawlService } from "../../src/master/crawl-service.js";
+import { DeadLetterService } from "../../src/master/dead-letter-service.js";
 import { EventFeed } from "../../src/master/event-feed.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
@@ -60,7 +61,7 @@ export class ApiMaster {
     this.store = new Store({ uri: MONGODB_URI, namespace: this.namespace }, { logger });
     const identity = { role: "master", id: randomUUID(), version: "0" } as const;
     const reaching = { urls: [AMQP_URL], namespace: this.namespace, identity };
-    this.#bus = new Bus(reaching, { logger, clock, metrics, tables: CALLS });
+    this.#bus = new Bus(reaching, { logger, clock, metrics, tables: CALLS, archive: this.store.deadLetters });
     this.#stranger = new Bus(reaching, { logger, clock });
     this.#feed = new EventFeed({ events: this.#bus.events, logger });
     this.nodes = new NodeMonitor(
@@ -93,6 +94,7 @@ export class ApiMaster {
       store: this.store,
       bus: this.#bus,
       crawls,
+      deadLetters: new DeadLetterService({ store: this.store, bus: this.#bus, clock, logger }),
       nodes: this.nodes,
       feed: this.#feed,
       spiders,

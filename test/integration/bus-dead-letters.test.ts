@@ -1,6 +1,6 @@
 import type { ConsumeMessage } from "amqplib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { DeadLetter, DeadLetterReport } from "../../src/bus/index.js";
+import type { ArchivedLetter, DeadLetter, DeadLetterArchive, DeadLetterReport } from "../../src/bus/index.js";
 import { TASK_CONTENT_TYPE } from "../../src/crawl/task.js";
 import { silentLogger } from "../../src/lib/logger.js";
 import { DeadLetterRelay } from "../../src/master/dead-letter-relay.js";
@@ -55,8 +55,58 @@ describe("dead letters", () => {
         "x-reason": "invalid-message",
         "x-error": "url: must be absolute",
         "x-first-queue": under.names.tasks(),
+        "x-count": 1,
+        "x-time": expect.stringMatching(/^\d{4}-.*Z$/),
       });
     }
+  });
+
+  it("are in the archive before anyone hears of them, those that come together with one command", async () => {
+    const batches: (readonly ArchivedLetter[])[] = [];
+    let readyWhenArchived = 0;
+    const archive: DeadLetterArchive = {
+      async record(letters) {
+        readyWhenArchived += await under.ready(under.names.dead());
+        batches.push(letters);
+      },
+    };
+    const bus = await under.started({}, { archive });
+    const body = (number: number) =>
+      Buffer.from(`{"url":"http://a.test:81/${number}","crawl":"c1","depth":-1}`);
+    await Promise.all(
+      Array.from({ length: 100 }, (_, number) =>
+        bus.deadLetters.send({ ...letter, body: body(number) }, { ...report, count: 4 }),
+      ),
+    );
+    expect(batches.map(({ length }) => length)).toEqual([100]);
+    expect(readyWhenArchived).toBe(0);
+    expect(await under.ready(under.names.dead())).toBe(100);
+    expect(batches[0]?.[7]).toMatchObject({
+      ...report,
+      body: body(7),
+      headers: { traceparent: "00-1" },
+      replyTo: "someone",
+      count: 4,
+      firstQueue: under.names.tasks(),
+      url: "http://a.test:81/7",
+      host: "a.test:81",
+      crawl: "c1",
+    });
+  });
+
+  it("are sent to nobody while the archive cannot be written", async () => {
+    let isAway = true;
+    const archive: DeadLetterArchive = {
+      async record() {
+        if (isAway) throw new Error("the archive is away");
+      },
+    };
+    const bus = await under.started({}, { archive });
+    await expect(bus.deadLetters.send(letter, report)).rejects.toThrow("the archive is away");
+    expect(await under.ready(under.names.dead())).toBe(0);
+    isAway = false;
+    await bus.deadLetters.send(letter, report);
+    expect(await under.ready(under.names.dead())).toBe(1);
   });
 
   it("keeps the body of a message whose headers cannot be sent on", async () => {
@@ -90,9 +140,9 @@ describe("dead letters", () => {
 
   it("hears of messages that expired, were delivered too often, or were rejected", async () => {
     const bus = await under.started({ topology: { deliveryLimit: 2 } });
-    const heard = new Map<string, DeadLetterReport["reason"]>();
-    await bus.deadLetters.takeRejected(async ({ body }, { reason }) => {
-      heard.set(body.toString(), reason);
+    const heard = new Map<string, readonly [DeadLetterReport["reason"], number | undefined]>();
+    await bus.deadLetters.takeRejected(async ({ body }, { reason, count }) => {
+      heard.set(body.toString(), [reason, count]);
     });
     await bus.tasks.publish([{ body: "late", contentType: "text/plain", expirationMs: 1 }]);
     await until("it expired", () => heard.size === 1);
@@ -106,9 +156,9 @@ describe("dead letters", () => {
     });
     await until("the others were given up", () => heard.size === 3);
     expect(Object.fromEntries(heard)).toEqual({
-      late: "expired",
-      returned: "delivery-limit",
-      unwanted: "rejected",
+      late: ["expired", 0],
+      returned: ["delivery-limit", 3],
+      unwanted: ["rejected", 1],
     });
   });
 

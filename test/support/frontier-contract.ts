@@ -636,5 +636,197 @@ export function frontierContract(name: string, setup: () => Promise<FrontierUnde
         expect([...claims].sort()).toEqual([false, true]);
       });
     });
+
+    describe("suspects", () => {
+      /** One URL, and what may happen to it, in the words of a worker. */
+      async function suspected() {
+        const { frontier, url, waiting, dispatch } = bundle();
+        const { id, crawl } = url("a");
+        await frontier.add([url("a")]);
+        let token = "";
+        const giveBack = (suspicion?: "raised" | "survived") =>
+          frontier.commit([
+            {
+              id,
+              crawl,
+              token,
+              attempts: 0,
+              state: "queued",
+              readyAt: 0,
+              ...(suspicion !== undefined && { suspicion }),
+            },
+          ]);
+        return {
+          frontier,
+          id,
+          token: () => token,
+          suspect: async () => (await waiting())[0]?.suspect,
+          dispatched: async () => {
+            const sent = dispatch();
+            token = sent.token;
+            await frontier.dispatch([id], sent);
+          },
+          giveBack,
+          begin: (node = "worker-1", maxCrashes = 3) => frontier.begin({ id, token, node, maxCrashes }),
+          /** Its worker is lost after it began it, if it did, and its message comes again. */
+          comesAgain: () => giveBack("raised"),
+          end: () => frontier.commit([done(id, token)]),
+        };
+      }
+
+      it("are URLs whose message came again, and no others", async () => {
+        const { suspect, dispatched, giveBack, comesAgain } = await suspected();
+        await dispatched();
+        await giveBack();
+        expect(await suspect()).toBeUndefined();
+
+        await dispatched();
+        await comesAgain();
+
+        expect(await suspect()).toEqual({ crashes: 0 });
+      });
+
+      it("are charged with workers that were lost after they had begun them", async () => {
+        const { suspect, dispatched, begin, comesAgain } = await suspected();
+        await dispatched();
+        await comesAgain();
+        await dispatched();
+        expect(await begin("worker-1")).toEqual({ kind: "begun" });
+        await comesAgain();
+        expect(await suspect()).toEqual({ crashes: 1 });
+        await dispatched();
+        expect(await begin("worker-2")).toEqual({ kind: "begun" });
+        await comesAgain();
+        expect(await suspect()).toEqual({ crashes: 2 });
+
+        await dispatched();
+
+        expect(await begin("worker-3")).toEqual({
+          kind: "poison",
+          deaths: [
+            { at: expect.any(Number) },
+            { node: "worker-1", at: expect.any(Number) },
+            { node: "worker-2", at: expect.any(Number) },
+          ],
+        });
+      });
+
+      it("are charged with a worker that was lost even when nobody got the message again", async () => {
+        const { frontier, id, token, suspect, dispatched, begin, comesAgain } = await suspected();
+        await dispatched();
+        await comesAgain();
+        await dispatched();
+        await begin();
+
+        await frontier.revoke([id], [token()], 0);
+
+        expect(await suspect()).toEqual({ crashes: 1 });
+      });
+
+      it("are not charged with workers that had not begun them", async () => {
+        const { suspect, dispatched, begin, comesAgain } = await suspected();
+        for (let time = 0; time < 5; time += 1) {
+          await dispatched();
+          await comesAgain();
+        }
+
+        expect(await suspect()).toEqual({ crashes: 0 });
+        await dispatched();
+        expect(await begin()).toEqual({ kind: "begun" });
+      });
+
+      it("are not charged with a worker that gave them back, nor for that by another", async () => {
+        const { suspect, dispatched, begin, comesAgain, giveBack } = await suspected();
+        await dispatched();
+        await comesAgain();
+        await dispatched();
+        await begin();
+        await giveBack("survived");
+        expect(await suspect()).toEqual({ crashes: 0 });
+        await dispatched();
+        await begin();
+        await comesAgain();
+        await dispatched();
+
+        await giveBack();
+
+        expect(await suspect()).toEqual({ crashes: 1 });
+      });
+
+      it.each(["before", "after"])(
+        "are cleared by a worker that lives, %s the message comes again",
+        async (when) => {
+          const { frontier, id, token, suspect, dispatched, begin, comesAgain } = await suspected();
+          await dispatched();
+          const first = token();
+          await comesAgain();
+          await dispatched();
+          await begin();
+          const vouch = () => frontier.vouch([{ id, token: token() }]);
+          if (when === "before") await vouch();
+          await comesAgain();
+          if (when === "after") await vouch();
+          expect(await suspect()).toEqual({ crashes: 0 });
+
+          await frontier.vouch([{ id, token: first }]);
+
+          expect(await suspect()).toBeUndefined();
+        },
+      );
+
+      it("are not begun for a dispatch that is no longer the current one", async () => {
+        const { frontier, id, token, begin, dispatched, comesAgain } = await suspected();
+        await dispatched();
+        await comesAgain();
+        expect(await begin()).toEqual({ kind: "stale" });
+        await dispatched();
+        const former = token();
+        await frontier.revoke([id], [former], 0);
+        await dispatched();
+
+        expect(await frontier.begin({ id, token: former, node: "worker-1", maxCrashes: 3 })).toEqual({
+          kind: "stale",
+        });
+      });
+
+      it("are none any more once they have ended, whatever comes in late", async () => {
+        const { frontier, id, token, dispatched, begin, comesAgain, end } = await suspected();
+        await dispatched();
+        await comesAgain();
+        await dispatched();
+        await begin();
+
+        expect(await end()).toEqual(new Set([id]));
+
+        await frontier.vouch([{ id, token: token() }]);
+        expect(await comesAgain()).toEqual(new Set());
+      });
+
+      it("that come again together are told apart", async () => {
+        const { frontier, url, dispatch, waiting, crawl } = bundle();
+        const [one, other] = [dispatch(), dispatch()];
+        await frontier.add([url("a"), url("b"), url("c")]);
+        await frontier.dispatch([url("a").id, url("b").id], one);
+        await frontier.dispatch([url("c").id], other);
+        const raised = (path: string, token: string): Ending => ({
+          id: url(path).id,
+          crawl,
+          token,
+          attempts: 0,
+          state: "queued",
+          readyAt: 0,
+          suspicion: "raised",
+        });
+        await frontier.commit([raised("a", one.token), raised("b", one.token), raised("c", other.token)]);
+
+        await frontier.vouch([
+          { id: url("a").id, token: one.token },
+          { id: url("c").id, token: one.token },
+        ]);
+
+        const suspects = (await waiting()).filter(({ suspect }) => suspect !== undefined);
+        expect(suspects.map(({ id }) => id).sort()).toEqual([url("b").id, url("c").id]);
+      });
+    });
   });
 }

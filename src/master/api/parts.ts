@@ -4,6 +4,7 @@ import type { Metrics } from "../../lib/metrics.js";
 import type { WarrenBus } from "../../protocol/index.js";
 import type { Store } from "../../store/index.js";
 import type { CrawlService } from "../crawl-service.js";
+import type { DeadLetterService } from "../dead-letter-service.js";
 import type { EventFeed } from "../event-feed.js";
 import type { NodeMonitor } from "../node-monitor.js";
 import type { SpiderCatalog } from "../spider-catalog.js";
@@ -13,6 +14,7 @@ export type ApiParts = {
   readonly store: Store;
   readonly bus: Pick<WarrenBus, "calls" | "connected">;
   readonly crawls: CrawlService;
+  readonly deadLetters: DeadLetterService;
   readonly nodes: NodeMonitor;
   readonly feed: EventFeed;
   readonly spiders: SpiderCatalog;

@@ -8,6 +8,7 @@ import { RequestError } from "../errors.js";
 import { Access, defaultRole } from "./access.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
+import { deadLetterRoutes } from "./dead-letters.js";
 import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
@@ -152,6 +153,7 @@ export class ApiServer implements Service {
         spiderRoutes(api, parts);
         nodeRoutes(api, parts);
         notificationRoutes(api, parts);
+        deadLetterRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },
