@@ -17,6 +17,7 @@ import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
 import { nodeCommands } from "./node-commands.js";
+import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Replies } from "./replies.js";
@@ -45,8 +46,8 @@ export type ClusterWorkerDeps = {
   /** What the logger has written of late. */
   readonly log: LogRing;
   readonly metrics: Metrics;
-  /** Asks the program to stop in the orderly way. */
-  readonly shutdown: () => void;
+  /** Asks the program to stop in the orderly way; because of an error, if one is given. */
+  readonly shutdown: (error?: Error) => void;
 };
 
 /** One node of the cluster: everything a worker runs, in the order in which it starts and stops. */
@@ -67,7 +68,7 @@ export class ClusterWorker implements Service {
   readonly #replies: Replies;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
-  readonly #epoch: number;
+  readonly #identity: NodeIdentity;
   #stopServing: (() => Promise<void>) | undefined;
   #isReady = false;
 
@@ -76,7 +77,6 @@ export class ClusterWorker implements Service {
     this.#deps = deps;
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
-    this.#epoch = Date.now();
     this.#store = new Store({ uri: options.mongodbUri, namespace }, { logger });
     // Instants that masters and workers compare are read off one clock: the database server's.
     const clock = { ...systemClock, now: () => this.#store.serverClock.now() };
@@ -157,9 +157,14 @@ export class ClusterWorker implements Service {
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
       },
     );
+    this.#identity = new NodeIdentity(
+      { node: nodeId },
+      { bus: this.#bus, clock, logger, onTaken: (error) => deps.shutdown(error) },
+    );
     this.#presence = new NodePresence(
-      { node: nodeId, epoch: this.#epoch, version, heartbeatMs: 2_000 },
+      { node: nodeId, version, heartbeatMs: 2_000 },
       {
+        identity: this.#identity,
         calls: this.#bus.calls,
         loop: this.#loop,
         clock,
@@ -175,18 +180,20 @@ export class ClusterWorker implements Service {
   async start(): Promise<void> {
     const { logger, shutdown } = this.#deps;
     const { nodeId, version } = this.#options;
-    await Promise.all([this.#store.start(), this.#bus.start()]);
+    // Before anything is taken or served: whoever goes by this id already must not notice us.
+    await Promise.all([this.#store.start(), this.#bus.start().then(() => this.#identity.start())]);
+    this.#identity.beginEpoch();
     await this.#crawls.start();
     const handlers = nodeCommands({
       node: nodeId,
       version,
-      epoch: this.#epoch,
+      identity: this.#identity,
       loop: this.#loop,
       spiders: bundledSpiders,
       log: this.#deps.log,
       clock: this.#clock,
       logger,
-      shutdown,
+      shutdown: () => shutdown(),
       onChange: () => this.#presence.beatNow(),
     });
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
@@ -206,6 +213,7 @@ export class ClusterWorker implements Service {
     this.#logEvents.end();
     await this.#stopServing?.();
     await this.#crawls.stop();
+    await this.#identity.stop();
     await this.#bus.stop();
     await this.#store.stop();
     await this.#fetcher.close();

@@ -12,7 +12,7 @@ import type { TaskLoop } from "./task-loop.js";
 export type NodeCommandsDeps = {
   readonly node: string;
   readonly version: string;
-  readonly epoch: number;
+  readonly identity: { readonly epoch: number };
   readonly loop: TaskLoop;
   readonly spiders: SpiderCatalog;
   /** What this process has logged of late. */
@@ -27,7 +27,7 @@ export type NodeCommandsDeps = {
 
 /** What a node does when it is told to, by the name of the command. */
 export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
-  const { loop, clock, logger, node, version, epoch } = deps;
+  const { loop, clock, logger, node, version, identity } = deps;
   const profiler = new Profiler(clock);
   const config = () => ({ concurrency: loop.concurrency, logLevel: logger.level });
   return {
@@ -36,7 +36,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
     "system-info": async () => ({
       node,
       version,
-      epoch,
+      epoch: identity.epoch,
       host: hostname(),
       pid: process.pid,
       platform: `${process.platform} ${process.arch}`,

@@ -1,22 +1,23 @@
-import { hostname } from "node:os";
+import { freemem, hostname, loadavg, totalmem } from "node:os";
 import { z } from "zod";
+import { CallError } from "../bus/index.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import type { WarrenCalls } from "../protocol/index.js";
+import type { NodeIdentity } from "./node-identity.js";
 import type { TaskLoop } from "./task-loop.js";
 
 export type NodePresenceOptions = {
   readonly node: string;
-  /** Tells this process from earlier ones with the same id; grows from one to the next. */
-  readonly epoch: number;
   readonly version: string;
   /** @default 2_000 */
   readonly heartbeatMs: number;
 };
 
 export type NodePresenceDeps = {
+  readonly identity: Pick<NodeIdentity, "epoch" | "outdated">;
   readonly calls: WarrenCalls;
   readonly loop: TaskLoop;
   readonly clock: Clock;
@@ -54,9 +55,10 @@ export class NodePresence implements Service {
     this.#isStopped = true;
     this.#stopTimer?.();
     await this.#beating;
-    if (!this.#isRegistered) return;
+    // Where nobody has answered of late nobody will now.
+    if (!this.#isRegistered || this.#failures > 0) return;
     try {
-      await this.#call("heartbeat", "offline");
+      await this.#call("heartbeat", "offline", FAREWELL_TIMEOUT_MS);
     } catch {
       // Its silence will tell.
     }
@@ -69,7 +71,9 @@ export class NodePresence implements Service {
     this.#beating = this.#beat().finally(() => {
       this.#beating = undefined;
       if (this.#isStopped) return;
-      this.#stopTimer = this.#deps.clock.after(this.#options.heartbeatMs, () => this.beatNow());
+      // The first to fail may have been a master that froze over it: another is asked at once.
+      const waitMs = this.#failures === 1 ? 0 : this.#options.heartbeatMs;
+      this.#stopTimer = this.#deps.clock.after(waitMs, () => this.beatNow());
     });
   }
 
@@ -82,11 +86,14 @@ export class NodePresence implements Service {
         this.#deps.logger.info("registered");
       } else {
         const answer = await this.#call("heartbeat", this.#status);
+        const outcome = outcomeOf(answer);
         // Known no more: it was silent for long, or the database is a new one.
-        if (outcomeOf(answer) === "unknown") this.#isRegistered = false;
+        if (outcome === "unknown" || outcome === "stale") this.#isRegistered = false;
+        if (outcome === "stale") this.#deps.identity.outdated();
       }
       this.#failures = 0;
     } catch (error) {
+      if (error instanceof CallError && error.code === "conflict") this.#deps.identity.outdated();
       this.#failures += 1;
       const level = this.#failures === 3 ? "warn" : "debug";
       this.#deps.logger[level]({ error: messageOf(error) }, "no master answers; working on without");
@@ -102,12 +109,13 @@ export class NodePresence implements Service {
   async #call(
     type: "register-node" | "heartbeat",
     status: "online" | "paused" | "draining" | "offline",
+    timeoutMs = CALL_TIMEOUT_MS,
   ): Promise<unknown> {
-    const { node, epoch, version } = this.#options;
-    const { loop, calls } = this.#deps;
+    const { node, version } = this.#options;
+    const { loop, calls, identity } = this.#deps;
     const report = {
       id: node,
-      epoch,
+      epoch: identity.epoch,
       version,
       capacity: loop.concurrency,
       concurrency: loop.concurrency,
@@ -115,11 +123,16 @@ export class NodePresence implements Service {
       status,
       host: hostname(),
       pid: process.pid,
-      rssBytes: process.memoryUsage.rss(),
+      load: loadavg(),
+      memory: { totalBytes: totalmem(), freeBytes: freemem(), rssBytes: process.memoryUsage.rss() },
     };
-    return calls.callMaster(type, report, { timeoutMs: 5_000 });
+    return calls.callMaster(type, report, { timeoutMs });
   }
 }
+
+/** Short enough that a node is not suspected because one master froze, in milliseconds. */
+const CALL_TIMEOUT_MS = 3_000;
+const FAREWELL_TIMEOUT_MS = 1_000;
 
 const welcomeSchema = z.object({ closed: z.array(z.object({ id: z.string() })) });
 const outcomeSchema = z.object({ outcome: z.string() });
