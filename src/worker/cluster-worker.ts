@@ -17,6 +17,7 @@ import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
 import { nodeCommands } from "./node-commands.js";
+import { NodeConfiguration } from "./node-configuration.js";
 import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
@@ -69,6 +70,7 @@ export class ClusterWorker implements Service {
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
   readonly #identity: NodeIdentity;
+  readonly #configuration: NodeConfiguration;
   #stopServing: (() => Promise<void>) | undefined;
   #isReady = false;
 
@@ -161,10 +163,17 @@ export class ClusterWorker implements Service {
       { node: nodeId },
       { bus: this.#bus, clock, logger, onTaken: (error) => deps.shutdown(error) },
     );
+    this.#configuration = new NodeConfiguration({
+      node: nodeId,
+      nodes: this.#store.nodes,
+      loop: this.#loop,
+      logger,
+    });
     this.#presence = new NodePresence(
       { node: nodeId, version, heartbeatMs: 2_000 },
       {
         identity: this.#identity,
+        configuration: this.#configuration,
         calls: this.#bus.calls,
         loop: this.#loop,
         clock,
@@ -184,15 +193,16 @@ export class ClusterWorker implements Service {
     await Promise.all([this.#store.start(), this.#bus.start().then(() => this.#identity.start())]);
     this.#identity.beginEpoch();
     await this.#crawls.start();
+    await this.#configuration.restore();
     const handlers = nodeCommands({
       node: nodeId,
       version,
       identity: this.#identity,
       loop: this.#loop,
+      configuration: this.#configuration,
       spiders: bundledSpiders,
       log: this.#deps.log,
       clock: this.#clock,
-      logger,
       shutdown: () => shutdown(),
       onChange: () => this.#presence.beatNow(),
     });
