@@ -74,9 +74,9 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "worker", node: nodeId }, ring: log });
   const metrics = new Metrics();
   metrics.collectProcessMetrics();
-  let requestStop: () => void = () => {};
-  const stopRequested = new Promise<void>((resolve) => {
-    requestStop = resolve;
+  let requestStop: (error?: Error) => void = () => {};
+  const stopRequested = new Promise<void>((resolve, reject) => {
+    requestStop = (error) => (error === undefined ? resolve() : reject(error));
   });
   // Loaded only here: a standalone crawl needs neither client, and starts a quarter of a second sooner.
   const { ClusterWorker } = await import("./worker/cluster-worker.js");

@@ -9,6 +9,7 @@ import { Calls, type CallTables } from "./calls.js";
 import { type ConnectionOptions, type Identity, SupervisedConnection } from "./connection.js";
 import { type DeadLetterArchive, DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
+import { NodeClaim } from "./node-claim.js";
 import { Publisher } from "./publisher.js";
 import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
 import { WorkQueue } from "./work-queue.js";
@@ -71,6 +72,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
   readonly #publishing: SupervisedConnection;
   readonly #consuming: SupervisedConnection;
   readonly #direct: SupervisedConnection;
+  readonly #names: Names;
   readonly #onReconnect = new Set<() => void>();
   readonly #publishers: readonly (Publisher | Answers)[];
 
@@ -90,6 +92,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       new SupervisedConnection({ ...options, purpose }, connectionDeps);
     const publishing = connection("publish");
     const consuming = connection("consume");
+    this.#names = names;
     this.#publishing = publishing;
     this.#consuming = consuming;
     for (const each of [publishing, consuming]) {
@@ -147,6 +150,11 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       await this.#close();
       throw error;
     }
+  }
+
+  /** Claims a node's id for this process, now and after every reconnect. */
+  claimNode(node: string): NodeClaim {
+    return new NodeClaim(this.#names.node(node), this.#consuming);
   }
 
   /**

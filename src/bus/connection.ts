@@ -177,7 +177,20 @@ export class SupervisedConnection {
 
   /** A channel that is set up anew each time it opens. */
   channel(name: string, setUp: (open: OpenChannel) => Promise<void>): SupervisedChannel {
-    return this.#supervise(name, (model) => model.createChannel(), setUp, true);
+    return this.#supervise(name, (model) => model.createChannel(), setUp, { redeclares: true });
+  }
+
+  /**
+   * The same for something that the broker may refuse for a while, by closing the channel: it is asked again and
+   * again, within at most `maxMs` milliseconds each time.
+   */
+  persistentChannel(
+    name: string,
+    maxMs: number,
+    setUp: (open: OpenChannel) => Promise<void>,
+  ): SupervisedChannel {
+    const reconnect = { minMs: maxMs / 8, maxMs };
+    return this.#supervise(name, (model) => model.createChannel(), setUp, { redeclares: false, reconnect });
   }
 
   /**
@@ -190,7 +203,7 @@ export class SupervisedConnection {
     redeclares: boolean,
     setUp: (open: OpenChannel<ConfirmChannel>) => Promise<void>,
   ): SupervisedChannel<ConfirmChannel> {
-    return this.#supervise(name, (model) => model.createConfirmChannel(), setUp, redeclares);
+    return this.#supervise(name, (model) => model.createConfirmChannel(), setUp, { redeclares });
   }
 
   /** Declares everything again after a while, because some of it turned out to be missing. */
@@ -210,11 +223,14 @@ export class SupervisedConnection {
     name: string,
     create: (model: ChannelModel) => Promise<Kind>,
     setUp: (open: OpenChannel<Kind>) => Promise<void>,
-    redeclares: boolean,
+    {
+      redeclares,
+      reconnect = this.#options.reconnect,
+    }: { readonly redeclares: boolean; readonly reconnect?: ConnectionOptions["reconnect"] },
   ): SupervisedChannel<Kind> {
     const channel = new SupervisedChannel<Kind>(name, create, setUp, {
       ...this.#deps,
-      reconnect: this.#options.reconnect,
+      reconnect,
       isExpendable: !redeclares,
       redeclare: () => this.redeclare(),
       onGone: (gone) => this.#channels.delete(gone),
@@ -521,7 +537,11 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     } catch (error) {
       this.#failures += 1;
       if (this.#model === model) {
-        this.#deps.logger.warn({ channel: this.#name, error: messageOf(error) }, "could not open a channel");
+        const level = this.#deps.isExpendable ? "debug" : "warn";
+        this.#deps.logger[level](
+          { channel: this.#name, error: messageOf(error) },
+          "could not open a channel",
+        );
       }
     } finally {
       if (this.#openingOn === model) this.#openingOn = undefined;

@@ -26,6 +26,7 @@ export { CALL_ERROR_CODES, CallError, PublishReturnedError } from "./errors.js";
 export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";
 export type { DeadLetterReason, ExternalTask, ParsedTask } from "./messages.js";
 export { DEAD_LETTER_REASONS, externalTask, parseExternalTask } from "./messages.js";
+export type { NodeClaim } from "./node-claim.js";
 export type { PublishOutcome } from "./publisher.js";
 export { Names } from "./topology.js";
 export type { Consumer, DeliveryOutcome, TaskMessage } from "./work-queue.js";

@@ -36,7 +36,7 @@ export class Names {
   readonly broadcast = () => `${this.#namespace}.broadcast`;
   /** Queue of calls that any master may answer. */
   readonly master = () => `${this.#namespace}.master`;
-  /** Exchange of commands to one node. */
+  /** Exchange of commands to one node; and the queue that exists while a process goes by that node's id. */
   readonly node = (id: string) => `${this.#namespace}.node.${id}`;
 }
 

@@ -68,21 +68,32 @@ export class BusCalls implements Service {
   async #register({ capacity, concurrency, ...node }: ArgsOfCall<"register-node">) {
     const tasks = concurrency ?? capacity;
     if (tasks === undefined) throw invalid("capacity", "is missing: how many tasks the node runs at once");
-    if (!(await this.#parts.nodes.register({ ...node, concurrency: tasks }))) {
+    const registered = await this.#parts.nodes.register({ ...node, concurrency: tasks });
+    if (registered === undefined) {
       throw new RequestError(
         "conflict",
         `a later start of node "${node.id}" than ${node.epoch} is known: this one should leave`,
       );
     }
-    return { closed: await this.#parts.store.crawls.closed(), config: { heartbeatMs: HEARTBEAT_MS } };
+    const { wanted } = registered;
+    return {
+      closed: await this.#parts.store.crawls.closed(),
+      config: { heartbeatMs: HEARTBEAT_MS },
+      ...(wanted !== undefined && { wanted }),
+    };
   }
 
-  async #heartbeat({ status, ...beat }: ArgsOfCall<"heartbeat">) {
+  async #heartbeat({ status, capacity, revision = 0, ...beat }: ArgsOfCall<"heartbeat">) {
     if (status === "offline") {
       await this.#parts.nodes.leave(beat.id, beat.epoch);
       return { outcome: "left" as const };
     }
-    return { outcome: await this.#parts.nodes.heartbeat({ ...beat, status }) };
+    const concurrency = beat.concurrency ?? capacity;
+    const { outcome, wanted } = await this.#parts.nodes.heartbeat({
+      ...{ ...beat, status },
+      ...(concurrency !== undefined && { concurrency }),
+    });
+    return { outcome, ...(wanted !== undefined && wanted.revision !== revision && { wanted }) };
   }
 
   async #notify(args: ArgsOfCall<"send-notification">, messageId: string | undefined) {

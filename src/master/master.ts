@@ -63,7 +63,7 @@ export class Master implements Service {
     );
     const feed = new EventFeed({ events: bus.events, logger });
     const spiders = bundledSpiders;
-    const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });
+    const nodes = new NodeMonitor({ nodes: store.nodes, bus, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
     const deadLetters = new DeadLetterService({ store, bus, clock, logger });
     const dispatching = new DispatchService(

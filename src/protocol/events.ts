@@ -73,6 +73,20 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
   "node.online": { summary: "A node has started, or is back.", data: nodeChange },
   "node.suspect": { summary: "A node was not heard of for a while.", data: nodeChange },
   "node.offline": { summary: "A node left, or was not heard of for long.", data: nodeChange },
+  "node.heartbeat": {
+    summary: "A node said that it lives, as it does every two seconds.",
+    data: z.looseObject({
+      epoch: z.number(),
+      active: z.int(),
+      status: z.string(),
+      concurrency: z.int().optional(),
+      version: z.string().optional(),
+      load: z.array(z.number()).optional(),
+      memory: z
+        .looseObject({ totalBytes: z.number(), freeBytes: z.number(), rssBytes: z.number() })
+        .optional(),
+    }),
+  },
   ...notifications,
   ...logs,
 };

@@ -33,6 +33,21 @@ const crawl = z.looseObject({
   finishReason: z.string().nullable(),
 });
 
+/** How users want a node to be; what is left out is as it was started. */
+const wanted = z.looseObject({
+  /** Grows with each change; a heartbeat tells the last one that the node has adopted. */
+  revision: z.int(),
+  /** Tasks at once. */
+  concurrency: z.int().exactOptional(),
+  logLevel: z.string().exactOptional(),
+  paused: z.boolean().exactOptional(),
+});
+
+const load = z.array(z.number()).max(3).readonly().exactOptional();
+const memory = z
+  .object({ totalBytes: z.number(), freeBytes: z.number(), rssBytes: z.number() })
+  .exactOptional();
+
 /** What the nodes made of it when a crawl was closed. */
 const cancelled = z.looseObject({
   nodes: z
@@ -128,6 +143,7 @@ export const MASTER_CALLS = {
       /** Crawls that are closed, with their generations: tasks of those are not to be begun. */
       closed: z.array(z.looseObject({ id: z.string(), generation: z.int() })).readonly(),
       config: z.looseObject({ heartbeatMs: z.number() }),
+      wanted: wanted.exactOptional(),
     }),
     isRepeatable: true,
   },
@@ -138,11 +154,20 @@ export const MASTER_CALLS = {
       epoch: whole,
       active: whole,
       status: z.enum(["online", "paused", "draining", "offline"]).default("online"),
+      capacity: whole.max(100_000).exactOptional(),
       concurrency: whole.max(100_000).exactOptional(),
+      version: z.string().max(100).exactOptional(),
+      /** Of the machine, over 1, 5 and 15 minutes. */
+      load,
+      memory,
+      /** The revision of what is wanted of it that the node has adopted. */
+      revision: whole.exactOptional(),
     }),
     result: z.looseObject({
       /** `unknown`: the node has to register; `stale`: a later start of it is known. */
       outcome: z.enum(["noted", "returned", "stale", "unknown", "left"]),
+      /** What the node has to catch up with, unless its revision is this one. */
+      wanted: wanted.exactOptional(),
     }),
     isRepeatable: true,
   },

@@ -25,12 +25,15 @@ export { MongoFrontier } from "./mongo-frontier.js";
 export type { MongoResultSink } from "./mongo-result-sink.js";
 export type { MongoRobotsStore } from "./mongo-robots-store.js";
 export type {
+  HeartbeatAnswer,
   HeartbeatOutcome,
   NodeHeartbeat,
   NodeRegistration,
   NodeRow,
   NodeStatus,
   Nodes,
+  WantedChange,
+  WantedConfiguration,
 } from "./nodes.js";
 export { NODE_STATUSES } from "./nodes.js";
 export type { Notification, Notifications } from "./notifications.js";

@@ -26,6 +26,29 @@ export type NodeRegistration = {
   readonly labels?: Readonly<Record<string, string>>;
 };
 
+/** What users want of a node, whether it is there or not; what is left out is as the node was started. */
+export type WantedConfiguration = {
+  /** Grows with each change: a node that knows a lower one has to catch up. */
+  readonly revision: number;
+  readonly concurrency?: number;
+  readonly logLevel?: string;
+  readonly paused?: boolean;
+};
+
+/** A change of what is wanted; null takes it back. */
+export type WantedChange = {
+  readonly concurrency?: number | null;
+  readonly logLevel?: string | null;
+  readonly paused?: boolean | null;
+};
+
+export type NodeMemory = {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** Of the process. */
+  readonly rssBytes: number;
+};
+
 /** What a node says now and then. */
 export type NodeHeartbeat = {
   readonly id: string;
@@ -35,6 +58,10 @@ export type NodeHeartbeat = {
   /** @default "online" */
   readonly status?: Exclude<NodeStatus, "offline">;
   readonly concurrency?: number;
+  /** Of the machine, over 1, 5 and 15 minutes. */
+  readonly load?: readonly number[];
+  readonly memory?: NodeMemory;
+  readonly version?: string;
 };
 
 /**
@@ -43,6 +70,11 @@ export type NodeHeartbeat = {
  */
 export type HeartbeatOutcome = "noted" | "returned" | "stale" | "unknown";
 
+export type HeartbeatAnswer = {
+  readonly outcome: HeartbeatOutcome;
+  readonly wanted?: WantedConfiguration;
+};
+
 /** A node; `_id` is its id. Dates are the server's. */
 export type NodeDocument = Omit<NodeRegistration, "id"> & {
   readonly _id: string;
@@ -50,6 +82,9 @@ export type NodeDocument = Omit<NodeRegistration, "id"> & {
   readonly active: number;
   readonly startedAt: Date;
   readonly heartbeatAt: Date;
+  readonly load?: readonly number[];
+  readonly memory?: NodeMemory;
+  readonly wanted?: WantedConfiguration;
   /** The look-round that found it silent. */
   readonly foundSilentBy?: string;
 };
@@ -61,7 +96,15 @@ export type NodeRow = NodeRegistration & {
   readonly labels: Readonly<Record<string, string>>;
   readonly startedAt: number;
   readonly heartbeatAt: number;
+  /** Not heard of for a while, and not given up yet. */
+  readonly suspect: boolean;
+  readonly load?: readonly number[];
+  readonly memory?: NodeMemory;
+  readonly wanted?: WantedConfiguration;
 };
+
+/** A node that fell silent, and for how long it has been, by the server's clock. */
+export type SilentNode = { readonly id: string; readonly epoch: number; readonly silentMs: number };
 
 const position = z.string();
 
@@ -73,8 +116,8 @@ export class Nodes {
     this.#nodes = nodes;
   }
 
-  /** @returns false when a later start of this node is known: the one that registers should leave */
-  async register({ id, labels, ...node }: NodeRegistration): Promise<boolean> {
+  /** @returns undefined when a later start of this node is known: the one that registers should leave */
+  async register({ id, labels, ...node }: NodeRegistration): Promise<NodeRow | undefined> {
     // Fields from outside are literals: a name that begins with "$" must not be read as an expression.
     const fields = Object.fromEntries(
       Object.entries(node).map(([name, value]) => [name, { $literal: value }]),
@@ -94,6 +137,7 @@ export class Nodes {
                 labels: labels === undefined ? { $ifNull: ["$labels", {}] } : { $literal: labels },
                 status: "online",
                 active: { $literal: 0 },
+                wanted: { $ifNull: ["$wanted", "$$REMOVE"] },
                 startedAt: { $cond: [{ $eq: ["$epoch", node.epoch] }, "$startedAt", "$$NOW"] },
                 heartbeatAt: "$$NOW",
               },
@@ -103,7 +147,7 @@ export class Nodes {
       ],
       { upsert: true, returnDocument: "after" },
     );
-    return registered?.epoch === node.epoch;
+    return registered?.epoch === node.epoch ? toRow(registered) : undefined;
   }
 
   async heartbeat({
@@ -111,8 +155,10 @@ export class Nodes {
     epoch,
     active,
     status = "online",
-    concurrency,
-  }: NodeHeartbeat): Promise<HeartbeatOutcome> {
+    ...about
+  }: NodeHeartbeat): Promise<HeartbeatAnswer> {
+    const told = Object.entries(about).filter(([, value]) => value !== undefined);
+    const fields = Object.fromEntries(told.map(([name, value]) => [name, { $literal: value }]));
     const before = await this.#nodes.findOneAndUpdate(
       { _id: id, epoch },
       [
@@ -121,33 +167,90 @@ export class Nodes {
             heartbeatAt: "$$NOW",
             active: { $literal: active },
             status,
-            ...(concurrency !== undefined && { concurrency: { $literal: concurrency } }),
+            ...fields,
           },
         },
         { $unset: "foundSilentBy" },
       ],
-      { returnDocument: "before", projection: { status: 1, foundSilentBy: 1 } },
+      { returnDocument: "before", projection: { status: 1, foundSilentBy: 1, wanted: 1 } },
     );
     if (before !== null) {
-      return before.status === "offline" || before.foundSilentBy !== undefined ? "returned" : "noted";
+      const wasAway = before.status === "offline" || before.foundSilentBy !== undefined;
+      return {
+        outcome: wasAway ? "returned" : "noted",
+        ...(before.wanted !== undefined && { wanted: before.wanted }),
+      };
     }
     const known = await this.#nodes.findOne({ _id: id }, { projection: { epoch: 1 } });
-    return known !== null && known.epoch > epoch ? "stale" : "unknown";
+    return { outcome: known !== null && known.epoch > epoch ? "stale" : "unknown" };
   }
 
-  /** A node says that it leaves. */
-  async leave(id: string, epoch: number): Promise<void> {
-    await this.#nodes.updateOne({ _id: id, epoch }, { $set: { status: "offline", active: 0 } });
+  /** A node says that it leaves. @returns false when it is offline already, or another start of it is known */
+  async leave(id: string, epoch: number): Promise<boolean> {
+    const left = await this.#nodes.updateOne(
+      { _id: id, epoch, status: { $ne: "offline" } },
+      { $set: { status: "offline", active: 0 }, $unset: { foundSilentBy: "" } },
+    );
+    return left.modifiedCount > 0;
+  }
+
+  /** Nodes marked as suspect, or silent for so long in spite of that, that are not offline. */
+  async silent(silentMs: number): Promise<readonly SilentNode[]> {
+    const nodes = await this.#nodes
+      .aggregate<{ _id: string; epoch: number; silentMs: number }>([
+        { $match: { status: { $ne: "offline" }, foundSilentBy: { $exists: true } } },
+        { $project: { epoch: 1, silentMs: { $subtract: ["$$NOW", "$heartbeatAt"] } } },
+        { $match: { silentMs: { $gt: silentMs } } },
+      ])
+      .toArray();
+    return nodes.map(({ _id, ...node }) => ({ id: _id, ...node }));
+  }
+
+  /**
+   * Notes what is wanted of a node. It need not be there: it catches up when it is.
+   * @returns undefined when there is no such node
+   */
+  async want(id: string, change: WantedChange): Promise<WantedConfiguration | undefined> {
+    const node = await this.#nodes.findOne({ _id: id }, { projection: { wanted: 1 } });
+    if (node === null) return undefined;
+    const known: Readonly<Record<string, unknown>> = node.wanted ?? {};
+    const changes = Object.entries(change).filter(
+      ([name, value]) => value !== undefined && (known[name] ?? null) !== value,
+    );
+    if (changes.length === 0) return node.wanted ?? { revision: 0 };
+    const kept = changes.filter(([, value]) => value !== null);
+    const takenBack = changes.filter(([, value]) => value === null);
+    const changed = await this.#nodes.findOneAndUpdate(
+      { _id: id },
+      {
+        $inc: { "wanted.revision": 1 },
+        ...(kept.length > 0 && {
+          $set: Object.fromEntries(kept.map(([name, value]) => [`wanted.${name}`, value])),
+        }),
+        ...(takenBack.length > 0 && {
+          $unset: Object.fromEntries(takenBack.map(([name]) => [`wanted.${name}`, ""])),
+        }),
+      },
+      { returnDocument: "after", projection: { wanted: 1 } },
+    );
+    return changed?.wanted;
+  }
+
+  /** What is wanted of a node, if anything is. */
+  async wanted(id: string): Promise<WantedConfiguration | undefined> {
+    return (await this.#nodes.findOne({ _id: id }, { projection: { wanted: 1 } }))?.wanted;
   }
 
   /**
    * Marks nodes offline that were silent for so long, by the server's clock.
+   * @param ids only these; by default any
    * @returns those that this call marked: of several masters that look at once, one is told of each
    */
-  async markOffline(silentMs: number): Promise<readonly NodeRow[]> {
+  async markOffline(silentMs: number, ids?: readonly string[]): Promise<readonly NodeRow[]> {
     const mark = `${Date.now()}.${Math.random()}`;
     const marked = await this.#nodes.updateMany(
       {
+        ...(ids !== undefined && { _id: { $in: [...ids] } }),
         status: { $ne: "offline" },
         $expr: { $lt: ["$heartbeatAt", { $subtract: ["$$NOW", silentMs] }] },
       },
@@ -244,11 +347,12 @@ export class Nodes {
 }
 
 function toRow(document: NodeDocument): NodeRow {
-  const { _id, startedAt, heartbeatAt, foundSilentBy: _mark, labels, ...fields } = document;
+  const { _id, startedAt, heartbeatAt, foundSilentBy, labels, ...fields } = document;
   return {
     id: _id,
     ...fields,
     labels: labels ?? {},
+    suspect: foundSilentBy !== undefined && document.status !== "offline",
     startedAt: startedAt.getTime(),
     heartbeatAt: heartbeatAt.getTime(),
   };

@@ -16,6 +16,8 @@ import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
 import { nodeCommands } from "./node-commands.js";
+import { NodeConfiguration } from "./node-configuration.js";
+import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
@@ -49,8 +51,8 @@ export type ClusterWorkerDeps = {
   /** What the logger has written of late. */
   readonly log: LogRing;
   readonly metrics: Metrics;
-  /** Asks the program to stop in the orderly way. */
-  readonly shutdown: () => void;
+  /** Asks the program to stop in the orderly way; because of an error, if one is given. */
+  readonly shutdown: (error?: Error) => void;
 };
 
 /** One node of the cluster: everything a worker runs, in the order in which it starts and stops. */
@@ -73,7 +75,8 @@ export class ClusterWorker implements Service {
   readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
-  readonly #epoch: number;
+  readonly #identity: NodeIdentity;
+  readonly #configuration: NodeConfiguration;
   #stopServing: (() => Promise<void>) | undefined;
   #isReady = false;
 
@@ -82,7 +85,6 @@ export class ClusterWorker implements Service {
     this.#deps = deps;
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
-    this.#epoch = Date.now();
     this.#store = new Store(
       { uri: options.mongodbUri, namespace, deadLetters: options.deadLetters },
       { logger },
@@ -168,9 +170,21 @@ export class ClusterWorker implements Service {
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
       },
     );
+    this.#identity = new NodeIdentity(
+      { node: nodeId },
+      { bus: this.#bus, clock, logger, onTaken: (error) => deps.shutdown(error) },
+    );
+    this.#configuration = new NodeConfiguration({
+      node: nodeId,
+      nodes: this.#store.nodes,
+      loop: this.#loop,
+      logger,
+    });
     this.#presence = new NodePresence(
-      { node: nodeId, epoch: this.#epoch, version, heartbeatMs: 2_000 },
+      { node: nodeId, version, heartbeatMs: 2_000 },
       {
+        identity: this.#identity,
+        configuration: this.#configuration,
         calls: this.#bus.calls,
         loop: this.#loop,
         clock,
@@ -186,18 +200,21 @@ export class ClusterWorker implements Service {
   async start(): Promise<void> {
     const { logger, shutdown } = this.#deps;
     const { nodeId, version } = this.#options;
-    await Promise.all([this.#store.start(), this.#bus.start()]);
+    // Before anything is taken or served: whoever goes by this id already must not notice us.
+    await Promise.all([this.#store.start(), this.#bus.start().then(() => this.#identity.start())]);
+    this.#identity.beginEpoch();
     await this.#crawls.start();
+    await this.#configuration.restore();
     const handlers = nodeCommands({
       node: nodeId,
       version,
-      epoch: this.#epoch,
+      identity: this.#identity,
       loop: this.#loop,
+      configuration: this.#configuration,
       spiders: bundledSpiders,
       log: this.#deps.log,
       clock: this.#clock,
-      logger,
-      shutdown,
+      shutdown: () => shutdown(),
       onChange: () => this.#presence.beatNow(),
     });
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
@@ -221,6 +238,7 @@ export class ClusterWorker implements Service {
     this.#logEvents.end();
     await this.#stopServing?.();
     await this.#crawls.stop();
+    await this.#identity.stop();
     await this.#bus.stop();
     await this.#store.stop();
     await this.#fetcher.close();

@@ -3,22 +3,22 @@ import type { HandlersOf } from "../bus/index.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
-import type { Logger } from "../lib/logger.js";
 import type { NodeCalls } from "../protocol/index.js";
 import { CommandError } from "./errors.js";
+import type { NodeConfiguration } from "./node-configuration.js";
 import { Profiler } from "./profiler.js";
 import type { TaskLoop } from "./task-loop.js";
 
 export type NodeCommandsDeps = {
   readonly node: string;
   readonly version: string;
-  readonly epoch: number;
+  readonly identity: { readonly epoch: number };
   readonly loop: TaskLoop;
+  readonly configuration: NodeConfiguration;
   readonly spiders: SpiderCatalog;
   /** What this process has logged of late. */
   readonly log: LogRing;
   readonly clock: Clock;
-  readonly logger: Logger;
   /** Ends the process in the orderly way. */
   readonly shutdown: () => void;
   /** Called when what the node tells of itself has changed. */
@@ -27,16 +27,16 @@ export type NodeCommandsDeps = {
 
 /** What a node does when it is told to, by the name of the command. */
 export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
-  const { loop, clock, logger, node, version, epoch } = deps;
+  const { loop, configuration, clock, node, version, identity } = deps;
   const profiler = new Profiler(clock);
-  const config = () => ({ concurrency: loop.concurrency, logLevel: logger.level });
+  const config = () => configuration.current;
   return {
     ping: async () => ({ node, at: new Date(clock.now()).toISOString() }),
 
     "system-info": async () => ({
       node,
       version,
-      epoch,
+      epoch: identity.epoch,
       host: hostname(),
       pid: process.pid,
       platform: `${process.platform} ${process.arch}`,
@@ -69,9 +69,8 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
 
     "get-profile": ({ kind, seconds }, { signal }) => profiler.profile(kind, seconds, signal),
 
-    "set-config": async ({ concurrency, logLevel }) => {
-      if (logLevel !== undefined) logger.level = logLevel;
-      if (concurrency !== undefined) await loop.setConcurrency(concurrency);
+    "set-config": async (change) => {
+      await configuration.change(change);
       deps.onChange();
       return config();
     },
@@ -90,13 +89,13 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
     },
 
     pause: async () => {
-      await loop.pause();
+      await configuration.change({ paused: true });
       deps.onChange();
       return { status: "paused" };
     },
 
     resume: async () => {
-      await loop.resume();
+      await configuration.change({ paused: false });
       deps.onChange();
       return { status: "online" };
     },

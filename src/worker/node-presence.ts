@@ -1,22 +1,24 @@
-import { hostname } from "node:os";
-import { z } from "zod";
+import { freemem, hostname, loadavg, totalmem } from "node:os";
+import { CallError } from "../bus/index.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import type { WarrenCalls } from "../protocol/index.js";
+import type { NodeConfiguration } from "./node-configuration.js";
+import type { NodeIdentity } from "./node-identity.js";
 import type { TaskLoop } from "./task-loop.js";
 
 export type NodePresenceOptions = {
   readonly node: string;
-  /** Tells this process from earlier ones with the same id; grows from one to the next. */
-  readonly epoch: number;
   readonly version: string;
   /** @default 2_000 */
   readonly heartbeatMs: number;
 };
 
 export type NodePresenceDeps = {
+  readonly identity: Pick<NodeIdentity, "epoch" | "outdated">;
+  readonly configuration: Pick<NodeConfiguration, "revision" | "adopt">;
   readonly calls: WarrenCalls;
   readonly loop: TaskLoop;
   readonly clock: Clock;
@@ -54,9 +56,10 @@ export class NodePresence implements Service {
     this.#isStopped = true;
     this.#stopTimer?.();
     await this.#beating;
-    if (!this.#isRegistered) return;
+    // Where nobody has answered of late nobody will now.
+    if (!this.#isRegistered || this.#failures > 0) return;
     try {
-      await this.#call("heartbeat", "offline");
+      await this.#heartbeat("offline", FAREWELL_TIMEOUT_MS);
     } catch {
       // Its silence will tell.
     }
@@ -69,24 +72,36 @@ export class NodePresence implements Service {
     this.#beating = this.#beat().finally(() => {
       this.#beating = undefined;
       if (this.#isStopped) return;
-      this.#stopTimer = this.#deps.clock.after(this.#options.heartbeatMs, () => this.beatNow());
+      // The first to fail may have been a master that froze over it: another is asked at once.
+      const waitMs = this.#failures === 1 ? 0 : this.#options.heartbeatMs;
+      this.#stopTimer = this.#deps.clock.after(waitMs, () => this.beatNow());
     });
   }
 
   async #beat(): Promise<void> {
+    const { identity, configuration, calls, onClosed, logger } = this.#deps;
     try {
       if (!this.#isRegistered) {
-        const welcome = await this.#call("register-node", this.#status);
+        const { closed, wanted } = await calls.callMaster(
+          "register-node",
+          { ...this.#report, host: hostname(), pid: process.pid },
+          { timeoutMs: CALL_TIMEOUT_MS },
+        );
         this.#isRegistered = true;
-        this.#deps.onClosed(closedCrawls(welcome));
-        this.#deps.logger.info("registered");
+        onClosed(closed.map(({ id }) => id));
+        await configuration.adopt(wanted);
+        logger.info("registered");
+        if (this.#status !== "online") await this.#heartbeat(this.#status, CALL_TIMEOUT_MS);
       } else {
-        const answer = await this.#call("heartbeat", this.#status);
+        const { outcome, wanted } = await this.#heartbeat(this.#status, CALL_TIMEOUT_MS);
         // Known no more: it was silent for long, or the database is a new one.
-        if (outcomeOf(answer) === "unknown") this.#isRegistered = false;
+        if (outcome === "unknown" || outcome === "stale") this.#isRegistered = false;
+        if (outcome === "stale") identity.outdated();
+        await configuration.adopt(wanted);
       }
       this.#failures = 0;
     } catch (error) {
+      if (error instanceof CallError && error.code === "conflict") this.#deps.identity.outdated();
       this.#failures += 1;
       const level = this.#failures === 3 ? "warn" : "debug";
       this.#deps.logger[level]({ error: messageOf(error) }, "no master answers; working on without");
@@ -99,36 +114,27 @@ export class NodePresence implements Service {
     return loop.isPaused ? "paused" : "online";
   }
 
-  async #call(
-    type: "register-node" | "heartbeat",
-    status: "online" | "paused" | "draining" | "offline",
-  ): Promise<unknown> {
-    const { node, epoch, version } = this.#options;
-    const { loop, calls } = this.#deps;
-    const report = {
-      id: node,
-      epoch,
-      version,
-      capacity: loop.concurrency,
-      concurrency: loop.concurrency,
-      active: loop.active,
-      status,
-      host: hostname(),
-      pid: process.pid,
+  #heartbeat(status: "online" | "paused" | "draining" | "offline", timeoutMs: number) {
+    const { loop, configuration, calls } = this.#deps;
+    const memory = {
+      totalBytes: totalmem(),
+      freeBytes: freemem(),
       rssBytes: process.memoryUsage.rss(),
     };
-    return calls.callMaster(type, report, { timeoutMs: 5_000 });
+    const said = {
+      ...this.#report,
+      ...{ status, active: loop.active, revision: configuration.revision, load: loadavg(), memory },
+    };
+    return calls.callMaster("heartbeat", said, { timeoutMs });
+  }
+
+  get #report() {
+    const { loop, identity } = this.#deps;
+    const { node, version } = this.#options;
+    return { id: node, epoch: identity.epoch, version, concurrency: loop.concurrency };
   }
 }
 
-const welcomeSchema = z.object({ closed: z.array(z.object({ id: z.string() })) });
-const outcomeSchema = z.object({ outcome: z.string() });
-
-function closedCrawls(answer: unknown): readonly string[] {
-  const parsed = welcomeSchema.safeParse(answer);
-  return parsed.success ? parsed.data.closed.map(({ id }) => id) : [];
-}
-
-function outcomeOf(answer: unknown): string | undefined {
-  return outcomeSchema.safeParse(answer).data?.outcome;
-}
+/** Short enough that a node is not suspected because one master froze, in milliseconds. */
+const CALL_TIMEOUT_MS = 3_000;
+const FAREWELL_TIMEOUT_MS = 1_000;

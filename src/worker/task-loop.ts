@@ -133,6 +133,7 @@ export class TaskLoop implements Service {
     this.#consumer = await this.#deps.queue.consume({ prefetch: this.#prefetch }, (delivery) =>
       this.#receive(delivery),
     );
+    if (this.#isPaused) await this.pause();
   }
 
   /** Takes no more, gives back what has not begun, lets what runs end if it does so in time, and stores it. */

@@ -67,7 +67,7 @@ export class ApiMaster {
     this.nodes = new NodeMonitor(
       {
         nodes: this.store.nodes,
-        events: this.#bus.events,
+        bus: this.#bus,
         feed: this.#feed,
         metrics,
         clock,
@@ -130,6 +130,7 @@ export class ApiMaster {
       await this.store.dropDatabase();
       await this.#emptyBroker();
     }
+    await this.#removeNodes();
     await this.store.stop();
   }
 
@@ -231,10 +232,18 @@ export class ApiMaster {
     for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master()]) {
       await channel.deleteQueue(queue);
     }
-    const nodes = this.#servedNodes.map((node) => names.node(node));
-    for (const exchange of [names.events(), names.broadcast(), names.dead(), names.rejected(), ...nodes]) {
+    for (const exchange of [names.events(), names.broadcast(), names.dead(), names.rejected()]) {
       await channel.deleteExchange(exchange);
     }
+    await connection.close();
+  }
+
+  async #removeNodes(): Promise<void> {
+    if (this.#servedNodes.length === 0) return;
+    const names = new Names(this.namespace);
+    const connection = await connect(process.env.AMQP_URL ?? "");
+    const channel = await connection.createChannel();
+    for (const node of this.#servedNodes) await channel.deleteExchange(names.node(node));
     await connection.close();
   }
 

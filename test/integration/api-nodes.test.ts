@@ -6,7 +6,7 @@ let other: ApiMaster;
 const told: { command: string; args: unknown }[] = [];
 
 beforeAll(async () => {
-  const nodeMonitor = { suspectMs: 300, offlineMs: 900, refreshMs: 50 };
+  const nodeMonitor = { suspectMs: 400, offlineMs: 1_200, closedMs: 1_000, refreshMs: 50, graceMs: 0 };
   one = await startApiMaster("api_nodes", { nodeMonitor });
   other = await startApiMaster("api_nodes", { namespace: one.namespace, nodeMonitor });
   const answer = (command: string) => async (args: unknown) => {
@@ -80,6 +80,83 @@ describe("commands to a node", () => {
   });
 });
 
+describe("settings of a node that is away", () => {
+  it("are kept, and wait for it in the answers to its registration and heartbeats", async () => {
+    const patched = await one.send("PATCH", "/api/v1/nodes/nobody", {
+      body: JSON.stringify({ concurrency: 7, logLevel: "warn" }),
+      headers: { "content-type": "application/json" },
+    });
+    const wanted = { revision: 1, concurrency: 7, logLevel: "warn" };
+    expect(patched).toMatchObject({ status: 200, body: { wanted } });
+
+    const node = { id: "nobody", epoch: 2, version: "1.0", capacity: 4 };
+    expect(await other.callMaster("register-node", node)).toMatchObject({ wanted });
+    const beat = { id: "nobody", epoch: 2, active: 0 };
+    expect(await other.callMaster("heartbeat", beat)).toMatchObject({ wanted });
+    expect(await one.callMaster("heartbeat", { ...beat, revision: 1 })).not.toHaveProperty("wanted");
+
+    await one.send("PATCH", "/api/v1/nodes/nobody", {
+      body: JSON.stringify({ concurrency: null }),
+      headers: { "content-type": "application/json" },
+    });
+    expect(await one.callMaster("heartbeat", { ...beat, revision: 1 })).toMatchObject({
+      wanted: { revision: 2, logLevel: "warn" },
+    });
+  });
+});
+
+describe("a heartbeat", () => {
+  it("is kept with all that it says, and told", async () => {
+    const stream = await listen(one, "?type=node.heartbeat");
+    const said = {
+      active: 3,
+      status: "paused",
+      concurrency: 6,
+      version: "1.1",
+      load: [1, 2, 3],
+      memory: { totalBytes: 3_000, freeBytes: 2_000, rssBytes: 1_000 },
+    };
+    await one.callMaster("register-node", { id: "telling", epoch: 1, version: "1.0", capacity: 4 });
+    expect(await other.callMaster("heartbeat", { id: "telling", epoch: 1, ...said })).toEqual({
+      outcome: "noted",
+    });
+    let { event } = await stream.next();
+    while (event.node !== "telling") ({ event } = await stream.next());
+    stream.stop();
+
+    expect(event.data).toEqual({ epoch: 1, ...said });
+    expect((await one.get("/api/v1/nodes/telling")).body).toMatchObject(said);
+  });
+});
+
+describe("a node that is silent", () => {
+  it("is suspected for as long as the broker has its queue, and offline when that goes", async () => {
+    const id = "stuck";
+    const holder = await startApiMaster("api_nodes", { namespace: one.namespace });
+    await holder.serveNode(id, {});
+    await one.callMaster("register-node", { id, epoch: 1, version: "1.0", capacity: 4 });
+    const stream = await listen(one, "?type=node.*");
+    const next = async (skipping: string[]) => {
+      for (;;) {
+        const { event } = await stream.next();
+        if (event.node === id && !skipping.includes(event.type)) return event.type;
+      }
+    };
+    expect(await next(["node.online"])).toBe("node.suspect");
+    const isSilentMs = async () => {
+      const { body } = await other.get(`/api/v1/nodes/${id}`);
+      expect(body).toMatchObject({ status: "online", suspect: true });
+      return Date.now() - Date.parse(body.heartbeatAt);
+    };
+    while ((await isSilentMs()) < 2_000) await Promise.all([one.nodes.refresh(), other.nodes.refresh()]);
+
+    await holder.dispose();
+
+    expect(await next([])).toBe("node.offline");
+    stream.stop();
+  });
+});
+
 describe("a node that falls silent", () => {
   it("is suspected, then offline, then online when it is heard again: each told once, by whichever master", async () => {
     const stream = await listen(one, "?type=node.*,notification.*");
@@ -88,6 +165,7 @@ describe("a node that falls silent", () => {
       for (;;) {
         const { event } = await stream.next();
         if (event.node !== "quiet" && !event.type.startsWith("notification.")) continue;
+        if (event.type === "node.heartbeat") continue;
         types.push(event.type);
         if (event.type === last) return;
       }

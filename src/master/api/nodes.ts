@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
+import { CallError } from "../../bus/index.js";
 import { LOG_LEVELS } from "../../lib/logger.js";
 import { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "../../protocol/index.js";
 import { NODE_STATUSES, type NodeRow } from "../../store/index.js";
@@ -8,6 +9,9 @@ import { parse } from "../crawl-request.js";
 import { notFound } from "../errors.js";
 import type { ApiParts } from "./parts.js";
 import { idOf, listQuery, nodeId } from "./query.js";
+
+/** How long a change of a node's settings waits for the node, in milliseconds. */
+const TELL_TIMEOUT_MS = 3_000;
 
 const listed = z.strictObject({ ...listQuery, status: z.enum(NODE_STATUSES).exactOptional() });
 const nothing = z.union([z.undefined(), z.null(), z.strictObject({})], { error: "this route takes no body" });
@@ -21,10 +25,11 @@ const change = z
   .strictObject({
     concurrency: z
       .int()
-      .min(1, "must be from 1 to 10000")
-      .max(10_000, "must be from 1 to 10000")
+      .min(1, "must be from 1 to 1000")
+      .max(1_000, "must be from 1 to 1000")
+      .nullable()
       .exactOptional(),
-    logLevel: z.enum(LOG_LEVELS).exactOptional(),
+    logLevel: z.enum(LOG_LEVELS).nullable().exactOptional(),
     labels: labels.exactOptional(),
   })
   .refine(
@@ -116,13 +121,21 @@ export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, 
   api.patch("/nodes/:id", async (request) => {
     const { labels: newLabels, ...settings } = parse(change, request.body);
     const { id } = await find(request.params);
-    // The node first: when it is away nothing has changed.
-    if (Object.keys(settings).length > 0) await bus.calls.callNode(id, "set-config", settings);
     if (newLabels !== undefined) await store.nodes.describe(id, newLabels);
+    // Kept first: a node that is away, or that this does not reach, catches up with its next heartbeat.
+    if (Object.keys(settings).length > 0) await store.nodes.want(id, settings);
+    const told = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
+    if (Object.keys(told).length > 0) {
+      try {
+        await bus.calls.callNode(id, "set-config", told, { timeoutMs: TELL_TIMEOUT_MS });
+      } catch (error) {
+        if (!(error instanceof CallError) || !["unavailable", "timeout"].includes(error.code)) throw error;
+      }
+    }
     const node = await find(request.params);
     return viewOf({
       ...node,
-      ...(settings.concurrency === undefined ? {} : { concurrency: settings.concurrency }),
+      ...(typeof settings.concurrency === "number" && { concurrency: settings.concurrency }),
     });
   });
 }
