@@ -10,6 +10,7 @@ import { type ConnectionOptions, type Identity, SupervisedConnection } from "./c
 import { DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
 import { Publisher } from "./publisher.js";
+import { SpiderQueues } from "./spider-queues.js";
 import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
 import { WorkQueue } from "./work-queue.js";
 
@@ -63,6 +64,7 @@ const DIRECT_RECONNECT = { minMs: 50, maxMs: 1_000 };
 export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = AnyCalls> implements Service {
   readonly name = "bus";
   readonly tasks: WorkQueue;
+  readonly spiderQueues: SpiderQueues;
   readonly events: Events;
   readonly calls: Calls<Node, Master>;
   readonly deadLetters: DeadLetters;
@@ -82,7 +84,10 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       clock,
       random,
       ...(metrics !== undefined && { metrics }),
-      declare: (channel: Channel) => declareTopology(channel, names, topology),
+      declare: async (channel: Channel) => {
+        await declareTopology(channel, names, topology);
+        await this.spiderQueues.declareOn(channel);
+      },
     };
     const connection = (purpose: "publish" | "consume") =>
       new SupervisedConnection({ ...options, purpose }, connectionDeps);
@@ -103,6 +108,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
     const answers = new Answers({ publisher, direct: this.#direct, logger });
     this.#publishers = [taskPublisher, publisher, risky, answers];
     this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
+    this.spiderQueues = new SpiderQueues({ names, publisher: taskPublisher, consuming, topology });
     this.events = new Events(names.events(), publishing, consuming, logger);
     this.calls = new Calls<Node, Master>({
       maxCalls: options.maxCalls,

@@ -17,6 +17,7 @@ import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
+import { SpiderCatalog } from "./spider-catalog.js";
 
 export type MasterOptions = {
   readonly version: string;
@@ -57,7 +58,7 @@ export class Master implements Service {
       { logger, clock, metrics, tables: CALLS },
     );
     const feed = new EventFeed({ events: bus.events, logger });
-    const spiders = bundledSpiders;
+    const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
     const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
     const dispatching = new DispatchService(

@@ -22,6 +22,7 @@ import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { ServerClock } from "./server-clock.js";
+import { type SpiderDocument, Spiders } from "./spiders.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
 
@@ -80,6 +81,7 @@ export class Store implements Service {
   readonly leases: Leases;
   readonly notifications: Notifications;
   readonly replies: Replies;
+  readonly spiders: Spiders;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -145,6 +147,7 @@ export class Store implements Service {
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
     this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
+    this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.serverClock = new ServerClock(db, clock);
   }
 

@@ -13,6 +13,7 @@ import { BusCalls } from "../../src/master/bus-calls.js";
 import { CrawlService } from "../../src/master/crawl-service.js";
 import { EventFeed } from "../../src/master/event-feed.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
+import { SpiderCatalog } from "../../src/master/spider-catalog.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
 
@@ -74,11 +75,11 @@ export class ApiMaster {
       },
       options.nodeMonitor,
     );
-    const spiders = {
-      has: (spider: string) => SPIDERS.some((known) => known.name === spider),
+    const bundled = {
       get: (spider: string) => SPIDERS.find((known) => known.name === spider),
       list: () => SPIDERS,
     };
+    const spiders = new SpiderCatalog({ bundled, store: this.store, bus: this.#bus, logger });
     const crawls = new CrawlService({ store: this.store, bus: this.#bus, spiders, clock, logger });
     this.#calls = new BusCalls({
       masterId: "master-1",
@@ -122,8 +123,8 @@ export class ApiMaster {
     for (const service of [this.api, this.#calls, this.nodes, this.#feed, this.#stranger, this.#bus])
       await service.stop();
     if (this.#ownsNamespace) {
-      await this.store.dropDatabase();
       await this.#emptyBroker();
+      await this.store.dropDatabase();
     }
     await this.store.stop();
   }
@@ -223,7 +224,8 @@ export class ApiMaster {
     const names = new Names(this.namespace);
     const connection = await connect(process.env.AMQP_URL ?? "");
     const channel = await connection.createChannel();
-    for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master()]) {
+    const external = (await this.store.spiders.list()).map(({ name }) => names.tasksOf(name));
+    for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master(), ...external]) {
       await channel.deleteQueue(queue);
     }
     const nodes = this.#servedNodes.map((node) => names.node(node));
