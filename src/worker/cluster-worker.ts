@@ -10,17 +10,15 @@ import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
+import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { Store } from "../store/index.js";
-import { type CommittedGroup, Committer } from "./committer.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { nodeCommands } from "./node-commands.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
-import { Replies } from "./replies.js";
 import { type TaskContext, TaskLoop } from "./task-loop.js";
-import { WorkerEvents } from "./worker-events.js";
 
 export type ClusterWorkerOptions = {
   readonly nodeId: string;
@@ -61,8 +59,9 @@ export class ClusterWorker implements Service {
   readonly #crawls: CrawlView;
   readonly #engine: Engine;
   readonly #committer: Committer<TaskContext>;
-  readonly #events: WorkerEvents;
+  readonly #events: TaskEvents;
   readonly #replies: Replies;
+  readonly #aftermath: Aftermath;
   readonly #loop: TaskLoop;
   readonly #presence: NodePresence;
   readonly #epoch: number;
@@ -106,8 +105,14 @@ export class ClusterWorker implements Service {
       },
       options.limits,
     );
-    this.#events = new WorkerEvents(this.#bus.events, nodeId, clock);
+    this.#events = new TaskEvents(this.#bus.events, nodeId, clock);
     this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
+    this.#aftermath = new Aftermath({
+      events: this.#events,
+      replies: this.#replies,
+      crawls: this.#store.crawls,
+      metrics,
+    });
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
       results: this.#store.results,
@@ -207,29 +212,10 @@ export class ClusterWorker implements Service {
 
   /** A group is stored: now it may be acknowledged, told and answered. */
   async #committed(group: CommittedGroup<TaskContext>): Promise<void> {
-    const { members, applied } = group;
-    const { metrics } = this.#deps;
-    const deliveries = members.map(({ context }) => context.delivery);
+    const deliveries = group.members.map(({ context }) => context.delivery);
     this.#bus.tasks.settle(deliveries, { kind: "ack" });
     this.#loop.settled(deliveries);
-    this.#events.committed(group);
-    const counts = countsOf(group);
-    for (const [crawl, delta] of counts) this.#store.crawls.count(crawl, delta);
-    const endings = members.filter(
-      ({ result }) => result.ending.state !== "queued" && applied.has(result.ending.id),
-    );
-    for (const { result } of endings) {
-      metrics.pages.inc({ status: result.ending.state });
-      if (result.items.length > 0) metrics.items.inc(result.items.length);
-    }
-    await this.#replies.ended(
-      endings.map(({ result }) => ({
-        id: result.ending.id,
-        children: result.links
-          .filter(({ kind, skip }) => kind === "file" && skip === undefined)
-          .map(({ id }) => id),
-      })),
-    );
+    await this.#aftermath.follow(group);
   }
 
   /** Sends a message to the dead letters, tells who asked for an answer, and only then acknowledges it. */
@@ -248,39 +234,4 @@ export class ClusterWorker implements Service {
     }
     this.#bus.tasks.settle([delivery], { kind: "ack" });
   }
-}
-
-type Counts = {
-  queued: number;
-  active: number;
-  done: number;
-  failed: number;
-  skipped: number;
-  items: number;
-  files: number;
-  bytes: number;
-};
-
-/** What a group changes in the live counts, by crawl. */
-function countsOf({ members, applied, links }: CommittedGroup<TaskContext>): Map<string, Counts> {
-  const counts = new Map<string, Counts>();
-  const of = (crawl: string): Counts => {
-    let known = counts.get(crawl);
-    if (known === undefined) {
-      known = { queued: 0, active: 0, done: 0, failed: 0, skipped: 0, items: 0, files: 0, bytes: 0 };
-      counts.set(crawl, known);
-    }
-    return known;
-  };
-  for (const { crawl } of links.queued) of(crawl).queued += 1;
-  for (const { result } of members) {
-    if (!applied.has(result.ending.id)) continue;
-    const delta = of(result.ending.crawl);
-    delta.active -= 1;
-    delta[result.ending.state] += 1;
-    delta.items += result.items.length;
-    delta.files += result.files.length;
-    for (const page of result.pages) delta.bytes += page.bytes;
-  }
-  return counts;
 }

@@ -13,17 +13,16 @@ import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/ur
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
+import type { Replies, TaskEvents } from "../results/index.js";
 import type { Store } from "../store/index.js";
 import type { CrawlView } from "./crawl-view.js";
-import type { Replies } from "./replies.js";
-import type { WorkerEvents } from "./worker-events.js";
 
 export type ExternalTasksDeps = {
   readonly store: Store;
   readonly crawls: CrawlView;
   readonly spiders: SpiderCatalog;
   readonly replies: Replies;
-  readonly events: WorkerEvents;
+  readonly events: TaskEvents;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly acknowledge: (deliveries: readonly TaskDelivery[]) => void;

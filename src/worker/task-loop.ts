@@ -8,7 +8,7 @@ import { messageOf, WarrenError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
-import type { Committer } from "./committer.js";
+import type { Committer } from "../results/index.js";
 import type { CrawlView } from "./crawl-view.js";
 
 /** What a result carries to its commit: the task it came from and the message to acknowledge. */
