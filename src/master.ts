@@ -20,6 +20,7 @@ const PROGRAM = {
     "port",
     "apiTokens",
     "leaseMs",
+    "externalTasks",
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
@@ -45,6 +46,7 @@ await main(async () => {
       port: config.port,
       tokens: config.apiTokens ?? [],
       leaseMs: config.leaseMs,
+      externalTasks: config.externalTasks,
     },
     { logger, metrics },
   );

@@ -72,7 +72,8 @@ const headers = z.record(z.string(), z.string()).superRefine((given, context) =>
   }
 });
 
-const externalTask = z.object({
+/** The members of a task from outside. */
+export const externalTask = z.object({
   url: z.string().max(MAX_URL_CHARACTERS, `must have at most ${MAX_URL_CHARACTERS} characters`),
   crawl: z.string().min(1, "must not be empty").max(200).exactOptional(),
   spider: z.string().min(1, "must not be empty").max(200).exactOptional(),

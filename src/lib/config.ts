@@ -232,6 +232,13 @@ export const SETTINGS = {
     parse: wholeNumber(500, DAY_MS),
     fallback: "10000",
   }),
+  externalTasks: setting({
+    flag: "external-tasks",
+    value: "N",
+    help: "tasks of an external spider that are handed out at once for each worker that takes them",
+    parse: wholeNumber(1, 10_000),
+    fallback: "20",
+  }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
     value: "MS",

@@ -1,7 +1,14 @@
 import { z } from "zod";
-import { type BusEvent, CallError, PublishReturnedError } from "../bus/index.js";
+import {
+  type BusEvent,
+  CallError,
+  PublishReturnedError,
+  type TaskMessage,
+  type WorkQueue,
+} from "../bus/index.js";
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
+import { toForeignTask } from "../crawl/foreign-task.js";
 import { encodeTask, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
@@ -25,10 +32,18 @@ export type DispatchServiceOptions = {
   readonly reconcileMs: number;
   /** Tasks in flight for each task that workers can run at once. @default 3 */
   readonly windowPerCapacity: number;
+  /** Tasks of an external spider in flight for each consumer of its queue. @default 20 */
+  readonly tasksPerConsumer: number;
   readonly dispatcher?: Partial<DispatcherOptions>;
 };
 
-const DEFAULTS = { leaseMs: 10_000, crawlsMs: 1_000, reconcileMs: 5_000, windowPerCapacity: 3 };
+const DEFAULTS = {
+  leaseMs: 10_000,
+  crawlsMs: 1_000,
+  reconcileMs: 5_000,
+  windowPerCapacity: 3,
+  tasksPerConsumer: 20,
+};
 
 export type DispatchServiceDeps = {
   readonly store: Store;
@@ -67,6 +82,8 @@ export class DispatchService implements Service {
   /** Crawls whose page budget is used up, as far as dispatching here has shown. */
   readonly #budgetSpent = new Set<string>();
   #running = new Map<string, Crawl>();
+  /** External spiders by name, with how many tasks of each may be handed out at once over all masters. */
+  #external = new Map<string, { readonly window: number }>();
   readonly #shardCount: number;
   /** Monotonic instant until which the shards held are certainly ours. */
   #certainUntil = Number.NEGATIVE_INFINITY;
@@ -91,6 +108,7 @@ export class DispatchService implements Service {
         tasks: { send: (tasks) => this.#send(tasks) },
         budget: store.crawls,
         locate: () => this.#locate(),
+        crewOf: (spider) => (this.#external.has(spider) ? spider : undefined),
         clock,
         logger,
         onIdle: (crawl) => this.#finishIfOver(crawl),
@@ -214,23 +232,53 @@ export class DispatchService implements Service {
     const capacity = this.#deps.nodes.capacity();
     const share = this.#dispatcher.heldShards.length / this.#shardCount;
     this.#dispatcher.setWindow(Math.ceil(capacity * this.#options.windowPerCapacity * share));
+    for (const [spider, { window }] of this.#external) {
+      this.#dispatcher.setWindow(Math.ceil(window * share), spider);
+    }
   }
 
   // ---- tasks ----
 
+  /** Each task goes to the queue of its crew. */
   async #send(tasks: readonly Task[]): Promise<readonly string[]> {
-    const { bus, clock, logger } = this.#deps;
+    const { bus, clock } = this.#deps;
     const certainMs = this.#certainUntil - clock.monotonic();
     if (certainMs <= 0) return tasks.map((task) => task.id);
     // What cannot be sent while the shards are certainly ours must not be sent later.
-    const outcomes = await bus.tasks.publish(
-      tasks.map((task) => ({
-        body: encodeTask(task),
-        contentType: TASK_CONTENT_TYPE,
-        messageId: task.token,
-      })),
-      AbortSignal.timeout(Math.ceil(certainMs)),
-    );
+    const signal = AbortSignal.timeout(Math.ceil(certainMs));
+    const own: Task[] = [];
+    const external = new Map<string, Task[]>();
+    for (const task of tasks) {
+      const spider = task.request?.spider ?? this.#running.get(task.crawl)?.spider ?? "";
+      if (!this.#external.has(spider)) own.push(task);
+      else external.set(spider, [...(external.get(spider) ?? []), task]);
+    }
+    const unsent = [
+      own.length === 0 ? [] : this.#sendTo(bus.tasks, own, toMessage, signal),
+      ...[...external].map(async ([spider, theirs]) => {
+        const queue = bus.spiderQueues.get(spider);
+        if (queue === undefined) return theirs.map(({ id }) => id);
+        return this.#sendTo(queue, theirs, (task) => this.#toForeignMessage(task), signal);
+      }),
+    ];
+    return (await Promise.all(unsent)).flat();
+  }
+
+  #toForeignMessage(task: Task): TaskMessage {
+    const crawl = this.#running.get(task.crawl) ?? { spider: "", params: {} };
+    const foreign = toForeignTask(task, crawl);
+    return { body: JSON.stringify(foreign), contentType: "application/json", messageId: foreign.task };
+  }
+
+  /** Resolves with the ids of those that were certainly not taken. */
+  async #sendTo(
+    queue: WorkQueue,
+    tasks: readonly Task[],
+    toMessage: (task: Task) => TaskMessage,
+    signal: AbortSignal,
+  ): Promise<readonly string[]> {
+    const { logger } = this.#deps;
+    const outcomes = await queue.publish(tasks.map(toMessage), signal);
     const unsent: string[] = [];
     outcomes.forEach((outcome, index) => {
       const task = tasks[index];
@@ -289,6 +337,8 @@ export class DispatchService implements Service {
   async #readCrawls(): Promise<void> {
     const { store, clock } = this.#deps;
     const crawls = await store.crawls.running();
+    // After the crawls: whoever named a spider found it there.
+    await this.#readSpiders();
     this.#running = new Map(crawls.map((crawl) => [crawl.id, crawl]));
     for (const id of this.#budgetSpent) if (!this.#running.has(id)) this.#budgetSpent.delete(id);
     this.#dispatcher.setCrawls(crawls);
@@ -303,6 +353,28 @@ export class DispatchService implements Service {
       else if (isOverBytes) await this.#cutCrawl(crawl.id, "maxBytes");
       if (this.#dispatcher.isIdle(crawl.id)) this.#finishIfOver(crawl.id);
     }
+  }
+
+  /** Which spiders are external, and how much their workers can take: as the broker tells of their queues. */
+  async #readSpiders(): Promise<void> {
+    const { store, bus, logger } = this.#deps;
+    const spiders = await store.spiders.list();
+    const external = await Promise.all(
+      spiders.map(async ({ name }) => {
+        try {
+          const queue = await bus.spiderQueues.open(name);
+          const { consumers } = await queue.check();
+          return [name, { window: consumers * this.#options.tasksPerConsumer }] as const;
+        } catch (error) {
+          logger.debug({ spider: name, error: messageOf(error) }, "cannot tell who takes a spider's tasks");
+          return [name, this.#external.get(name) ?? { window: 0 }] as const;
+        }
+      }),
+    );
+    const known = this.#external;
+    this.#external = new Map(external);
+    for (const name of known.keys()) if (!this.#external.has(name)) bus.spiderQueues.forget(name);
+    this.#resize();
   }
 
   /** Gives up what of a crawl was never tried: one of its limits is reached. */
@@ -368,6 +440,10 @@ export class DispatchService implements Service {
     this.#reconcileSlice = (this.#reconcileSlice + 1) % RECONCILE_SLICES;
     await this.#dispatcher.reconcile([this.#reconcileSlice, RECONCILE_SLICES]);
   }
+}
+
+function toMessage(task: Task): TaskMessage {
+  return { body: encodeTask(task), contentType: TASK_CONTENT_TYPE, messageId: task.token };
 }
 
 function sum(numbers: readonly number[]): number {

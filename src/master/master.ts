@@ -15,6 +15,7 @@ import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
+import { ForeignWorkers } from "./foreign-workers.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
 import { SpiderCatalog } from "./spider-catalog.js";
@@ -28,6 +29,8 @@ export type MasterOptions = {
   readonly port: number;
   readonly tokens: readonly ApiToken[];
   readonly leaseMs: number;
+  /** Tasks in the queue of an external spider for each worker that consumes from it. */
+  readonly externalTasks: number;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -61,8 +64,9 @@ export class Master implements Service {
     const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
     const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
+    const foreign = new ForeignWorkers({ masterId: id, store, bus, metrics, clock, logger });
     const dispatching = new DispatchService(
-      { masterId: id, leaseMs },
+      { masterId: id, leaseMs, tasksPerConsumer: options.externalTasks },
       { store, bus, feed, nodes, clock, logger, metrics },
     );
     const waitReason = (crawl: string, host: string) => dispatching.waitReason(crawl, host);
@@ -75,7 +79,8 @@ export class Master implements Service {
     this.#working = [
       feed,
       nodes,
-      new BusCalls({ masterId: id, bus, crawls, nodes, store, clock, logger }),
+      foreign,
+      new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
       new Janitor({ store, bus, crawls, clock, logger }),
       dispatching,

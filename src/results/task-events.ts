@@ -6,7 +6,7 @@ import type { CommittedGroup } from "./committer.js";
 
 /** What is known of a result beside it. */
 export type EventContext = {
-  readonly task: Task;
+  readonly task: Pick<Task, "id" | "crawl" | "url" | "attempts">;
   /** Who brought it, when that was not this process. */
   readonly node?: string;
 };

@@ -13,7 +13,7 @@ export type { Files } from "./files.js";
 export type { MongoHostStates } from "./host-states.js";
 export type { Items } from "./items.js";
 export type { HeldShards, Leases, LeaseView } from "./leases.js";
-export type { Admission, Admitted } from "./mongo-frontier.js";
+export type { Admission, Admitted, FoundUrl } from "./mongo-frontier.js";
 export { MongoFrontier } from "./mongo-frontier.js";
 export type { MongoResultSink } from "./mongo-result-sink.js";
 export type { MongoRobotsStore } from "./mongo-robots-store.js";

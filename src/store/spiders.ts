@@ -42,7 +42,7 @@ export class Spiders {
   }
 
   async get(name: string): Promise<StoredSpider | undefined> {
-    const document = await this.#spiders.findOne({ _id: name });
+    const document = await this.#retrier.run("look up a spider", () => this.#spiders.findOne({ _id: name }));
     return document === null ? undefined : toSpider(document);
   }
 

@@ -143,6 +143,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
+        isExternal: (spider) => !bundledSpiders.has(spider) && this.#isStored(spider),
         onStarted: (task) => this.#events.started(task),
         onGarbage: (delivery) => {
           void this.#giveUp(delivery, "invalid-message", "is not a dispatched task").catch(
@@ -208,6 +209,10 @@ export class ClusterWorker implements Service {
     await this.#bus.stop();
     await this.#store.stop();
     await this.#fetcher.close();
+  }
+
+  async #isStored(spider: string): Promise<boolean> {
+    return (await this.#store.spiders.get(spider)) !== undefined;
   }
 
   /** A group is stored: now it may be acknowledged, told and answered. */

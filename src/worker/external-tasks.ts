@@ -99,13 +99,17 @@ export class ExternalTasks {
 
   /** The task as a URL of its crawl; undefined when it was given up. */
   async #toUrl(task: ExternalTask, delivery: TaskDelivery): Promise<NewUrl | undefined> {
-    const { crawls, spiders, giveUp } = this.#deps;
+    const { crawls, spiders, store, giveUp } = this.#deps;
     const crawl = await crawls.load(task.crawl ?? INBOX);
     if (crawl === undefined) {
       await giveUp(delivery, "unknown-crawl", `crawl: there is no crawl "${task.crawl ?? INBOX}"`);
       return undefined;
     }
-    if (task.spider !== undefined && spiders.get(task.spider) === undefined) {
+    const isKnown =
+      task.spider === undefined ||
+      spiders.get(task.spider) !== undefined ||
+      (await store.spiders.get(task.spider)) !== undefined;
+    if (!isKnown) {
       await giveUp(delivery, "unknown-spider", `spider: there is no spider "${task.spider}"`);
       return undefined;
     }

@@ -33,6 +33,8 @@ export type TaskLoopDeps = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  /** Whether the pages of this spider are read by workers that are not Warren's. */
+  readonly isExternal: (spider: string) => boolean | Promise<boolean>;
   readonly onStarted: (task: Task) => void;
   /** Called with messages that are none of ours and cannot be read. */
   readonly onGarbage: (delivery: TaskDelivery) => void;
@@ -270,7 +272,7 @@ export class TaskLoop implements Service {
   }
 
   async #run(task: Task, delivery: TaskDelivery, crawl: Crawl, abort: AbortController): Promise<void> {
-    const { engine, committer, clock, logger } = this.#deps;
+    const { engine, committer, clock, logger, isExternal } = this.#deps;
     const { taskTimeoutMs } = this.#options;
     let tookTooLong = false;
     const stopTimer = clock.after(taskTimeoutMs, () => {
@@ -279,6 +281,13 @@ export class TaskLoop implements Service {
     });
     let result: TaskResult | undefined;
     try {
+      if (await isExternal(task.request?.spider ?? crawl.spider)) {
+        // Its master had not heard of the spider yet; the next time it has.
+        stopTimer();
+        this.#giveBack(task, delivery, "its spider is external", UNAVAILABLE_WAIT_MS);
+        this.#end(delivery);
+        return;
+      }
       result = await engine.run(task, crawl, abort.signal);
       if (tookTooLong && result === undefined) {
         result = failedAttempt(

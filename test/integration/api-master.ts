@@ -12,6 +12,7 @@ import { ApiServer } from "../../src/master/api/server.js";
 import { BusCalls } from "../../src/master/bus-calls.js";
 import { CrawlService } from "../../src/master/crawl-service.js";
 import { EventFeed } from "../../src/master/event-feed.js";
+import { ForeignWorkers } from "../../src/master/foreign-workers.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
 import { SpiderCatalog } from "../../src/master/spider-catalog.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
@@ -81,7 +82,16 @@ export class ApiMaster {
     };
     const spiders = new SpiderCatalog({ bundled, store: this.store, bus: this.#bus, logger });
     const crawls = new CrawlService({ store: this.store, bus: this.#bus, spiders, clock, logger });
+    const foreign = new ForeignWorkers({
+      masterId: "master-1",
+      store: this.store,
+      bus: this.#bus,
+      metrics,
+      clock,
+      logger,
+    });
     this.#calls = new BusCalls({
+      foreign,
       masterId: "master-1",
       bus: this.#bus,
       crawls,
