@@ -21,6 +21,9 @@ const PROGRAM = {
     "apiTokens",
     "leaseMs",
     "externalTasks",
+    "userAgent",
+    "fetchTimeoutMs",
+    "allowedNetworks",
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
@@ -47,6 +50,11 @@ await main(async () => {
       tokens: config.apiTokens ?? [],
       leaseMs: config.leaseMs,
       externalTasks: config.externalTasks,
+      fetcher: {
+        userAgent: config.userAgent,
+        timeoutMs: config.fetchTimeoutMs,
+        allowedNetworks: config.allowedNetworks,
+      },
     },
     { logger, metrics },
   );

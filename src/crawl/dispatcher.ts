@@ -6,7 +6,7 @@ import { DueQueue } from "./due-queue.js";
 import { Fifo } from "./fifo.js";
 import type { CrawlHost, DispatchedUrl, Frontier, QueuedUrl } from "./frontier.js";
 import { Lane, LaneSource } from "./lane.js";
-import type { HostStates, Task, TaskEnd } from "./task.js";
+import type { HostState, HostStates, Task, TaskEnd } from "./task.js";
 import { shardOf } from "./url.js";
 
 /** Where dispatched tasks go. */
@@ -307,6 +307,16 @@ export class Dispatcher {
     }
     if (lane !== undefined) this.#offer(lane);
     this.#checkIdle(end.crawl);
+    this.#wake();
+  }
+
+  /** Something was learnt of a host before the end of a task tells it. */
+  learnt({ host, ...state }: HostState): void {
+    const lane = this.#lanes.get(host);
+    if (lane === undefined) return;
+    lane.learn(state);
+    lane.applyPoliteness(this.#crawlOf);
+    this.#offer(lane);
     this.#wake();
   }
 

@@ -9,6 +9,7 @@ import type {
   RedirectTarget,
   SkipReason,
 } from "./frontier.js";
+import { FAIL_REASONS } from "./frontier.js";
 import { isRetriedStatus, retryAfterMs, retryDelayMs, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import type { SpiderRequest } from "./spider.js";
@@ -71,35 +72,88 @@ type Outcome = { readonly statusCode?: number; readonly counts: boolean; readonl
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const RETRIED_CODES: ReadonlySet<ForeignErrorCode> = new Set(["network", "timeout"]);
 
+/** What of a URL its records are made of: a task has it as well. */
+export type ResultUrl = Pick<
+  QueuedUrl,
+  "id" | "crawl" | "url" | "host" | "depth" | "request" | "target" | "attempts" | "round"
+>;
+
 /**
  * Puts what another's worker found into the records that our own engine makes of a page: the same rules for
  * scope, depth, redirects, statuses and attempts, so that nobody can tell afterwards who fetched it.
  */
 export async function toTaskResult(
   found: ForeignResult,
-  url: QueuedUrl,
+  url: ResultUrl,
   token: string,
   crawl: Crawl,
   deps: ForeignResultDeps,
 ): Promise<TaskResult> {
   const admission = new LinkAdmission(crawl, 0);
   const outcome = await judge(found, url, admission, deps);
-  const { now } = deps;
-  const identity = { id: url.id, crawl: url.crawl, token };
-  const isDone = outcome.state === "done";
-  const { statusCode, backoffUntil } = outcome;
+  const result = bare(outcome, url, token, deps.now);
+  if (outcome.state !== "done") return result;
   const recordId = `${url.id}.${url.round}`;
-  const spider = url.request?.spider ?? crawl.spider;
-  const items = (isDone ? (found.items ?? []) : []).map((data, index) => ({
+  const { finalUrl, statusCode = 200 } = outcome;
+  const items = (found.items ?? []).map((data, index) => ({
     id: `${recordId}.${index}`,
     crawl: url.crawl,
-    url: isDone ? outcome.finalUrl : url.url,
-    at: now,
-    spider,
+    url: finalUrl,
+    at: deps.now,
+    spider: url.request?.spider ?? crawl.spider,
     version: "1",
     node: found.node,
     data,
   }));
+  const page = {
+    id: recordId,
+    crawl: url.crawl,
+    url: url.url,
+    ...(finalUrl !== url.url && { finalUrl }),
+    statusCode,
+    ...(found.contentType !== undefined && { contentType: found.contentType }),
+    bytes: found.bytes ?? 0,
+    depth: url.depth,
+    at: deps.now,
+    node: found.node,
+  };
+  const links = linksOf(found.links ?? [], { url: finalUrl, depth: url.depth }, admission);
+  return {
+    ...result,
+    ending: { ...result.ending, items: items.length } as Ending,
+    pages: [page],
+    items,
+    links,
+  };
+}
+
+/** Why a page is not to be fetched, as far as can be told without fetching it. */
+export type Objection = {
+  readonly reason: "robots" | "address";
+  readonly error: string;
+  /** It may be otherwise the next time: how it counts if it never is. */
+  readonly mayPass?: FailReason | SkipReason;
+};
+
+/** The end of a task whose page was not fetched, because something speaks against it. */
+export function toObjectedResult(
+  { reason, error, mayPass }: Objection,
+  url: ResultUrl,
+  token: string,
+  deps: Omit<ForeignResultDeps, "claims">,
+): TaskResult {
+  const skipped = { counts: false, state: "skipped", reason, error } as const;
+  if (mayPass === undefined) return bare(skipped, url, token, deps.now);
+  const otherwise = (FAIL_REASONS as readonly string[]).includes(mayPass)
+    ? ({ counts: true, state: "failed", reason: mayPass as FailReason, error } as const)
+    : ({ ...skipped, counts: true } as const);
+  return bare(tryAgain(otherwise, url, deps), url, token, deps.now);
+}
+
+/** A result that brings nothing but the end of its task. */
+function bare(outcome: Outcome, url: ResultUrl, token: string, now: number): TaskResult {
+  const identity = { id: url.id, crawl: url.crawl, token };
+  const { statusCode, backoffUntil } = outcome;
   const common = {
     ...identity,
     attempts: url.attempts + (outcome.counts ? 1 : 0),
@@ -120,7 +174,7 @@ export async function toTaskResult(
           ...common,
           state: outcome.state,
           ...(outcome.state !== "done" && { reason: outcome.reason, error: outcome.error }),
-          items: items.length,
+          items: 0,
           files: 0,
         };
   const end: TaskEnd = {
@@ -135,32 +189,17 @@ export async function toTaskResult(
   return {
     ending,
     end,
-    pages: isDone
-      ? [
-          {
-            id: recordId,
-            crawl: url.crawl,
-            url: url.url,
-            ...(outcome.finalUrl !== url.url && { finalUrl: outcome.finalUrl }),
-            statusCode: statusCode ?? 200,
-            ...(found.contentType !== undefined && { contentType: found.contentType }),
-            bytes: found.bytes ?? 0,
-            depth: url.depth,
-            at: now,
-            node: found.node,
-          },
-        ]
-      : [],
-    items,
+    pages: [],
+    items: [],
     files: [],
-    links: isDone ? linksOf(found.links ?? [], { url: outcome.finalUrl, depth: url.depth }, admission) : [],
+    links: [],
     hostState: { host: url.host, lastEndedAt: now, ...(backoffUntil !== undefined && { backoffUntil }) },
   };
 }
 
 async function judge(
   found: ForeignResult,
-  url: QueuedUrl,
+  url: ResultUrl,
   admission: LinkAdmission,
   deps: ForeignResultDeps,
 ): Promise<Outcome> {
@@ -197,7 +236,7 @@ async function judge(
 async function followRedirect(
   location: string,
   statusCode: number,
-  url: QueuedUrl,
+  url: ResultUrl,
   admission: LinkAdmission,
   deps: ForeignResultDeps,
 ): Promise<Outcome> {
@@ -233,7 +272,7 @@ async function followRedirect(
 /** Why where a redirect leads is not to be fetched for this URL; undefined if nothing speaks against it. */
 async function refusalOf(
   target: NonNullable<ReturnType<typeof canonicalUrl>>,
-  url: QueuedUrl,
+  url: ResultUrl,
   admission: LinkAdmission,
   { claims }: ForeignResultDeps,
 ): Promise<{ readonly reason: SkipReason; readonly error: string } | undefined> {
@@ -247,7 +286,7 @@ async function refusalOf(
 function badStatus(
   statusCode: number,
   retryAfter: string | undefined,
-  url: QueuedUrl,
+  url: ResultUrl,
   deps: ForeignResultDeps,
 ): Outcome {
   const error = `status ${statusCode}`;
@@ -264,9 +303,9 @@ function badStatus(
 
 /** Another attempt after a wait, or this failure if there were enough. */
 function tryAgain(
-  failure: Extract<Outcome, { state: "failed" }>,
-  url: QueuedUrl,
-  { limits, now }: ForeignResultDeps,
+  failure: Extract<Outcome, { state: "failed" | "skipped" }>,
+  url: ResultUrl,
+  { limits, now }: Omit<ForeignResultDeps, "claims">,
 ): Outcome {
   const attempts = url.attempts + 1;
   if (attempts >= limits.maxAttempts) return failure;

@@ -52,6 +52,7 @@ export class BusCalls implements Service {
       "add-urls": ({ crawl, ...request }) => crawls.addUrls(crawl, request),
       "register-node": (args) => this.#register(args),
       heartbeat: (args) => this.#heartbeat(args),
+      "fetch-task": async ({ spider }, { signal }) => (await foreign.fetch(spider, signal)) ?? null,
       "submit-result": ({ task, error, ...found }) =>
         foreign.submit(task, {
           ...found,

@@ -9,7 +9,7 @@ import {
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
 import { toForeignTask } from "../crawl/foreign-task.js";
-import { encodeTask, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
+import { encodeTask, handBack, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -19,6 +19,7 @@ import type { Service } from "../lib/service.js";
 import type { WarrenBus } from "../protocol/index.js";
 import type { Store } from "../store/index.js";
 import type { EventFeed } from "./event-feed.js";
+import type { ForeignWorkers } from "./foreign-workers.js";
 import type { NodeMonitor } from "./node-monitor.js";
 
 export type DispatchServiceOptions = {
@@ -50,12 +51,19 @@ export type DispatchServiceDeps = {
   readonly bus: WarrenBus;
   readonly feed: EventFeed;
   readonly nodes: NodeMonitor;
+  readonly foreign: Pick<ForeignWorkers, "vet">;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
 };
 
 const RECONCILE_SLICES = 4;
+
+/** How long a worker that asked for a task is taken to want another, in milliseconds. */
+const ASKED_FOR_MS = 30_000;
+
+/** Wait of a task that could not be sent to a worker that is not ours, in milliseconds. */
+const SEND_AGAIN_MS = 1_000;
 
 /** A worker that was silent for so long has no connection any more, and so no tasks. */
 const MAY_HOLD_TASKS_MS = 300_000;
@@ -84,6 +92,8 @@ export class DispatchService implements Service {
   #running = new Map<string, Crawl>();
   /** External spiders by name, with how many tasks of each may be handed out at once over all masters. */
   #external = new Map<string, { readonly window: number }>();
+  /** Tasks on their way to workers that are not ours. */
+  readonly #sendingAway = new Set<Promise<void>>();
   readonly #shardCount: number;
   /** Monotonic instant until which the shards held are certainly ours. */
   #certainUntil = Number.NEGATIVE_INFINITY;
@@ -134,6 +144,7 @@ export class DispatchService implements Service {
       feed.on("task.", (events) => this.#tasksEnded(events)),
       feed.on("frontier.added", (events) => this.#urlsAdded(events)),
       feed.on("crawl.", () => this.#loops[1]?.runNow()),
+      feed.on("spider.wanted", () => this.#loops[1]?.runNow()),
       nodes.onCapacityChange(() => this.#resize()),
     ];
     await this.#readCrawls();
@@ -154,6 +165,7 @@ export class DispatchService implements Service {
     this.#stopExpiry?.();
     this.#certainUntil = Number.NEGATIVE_INFINITY;
     await this.#dispatcher.stop();
+    await Promise.all(this.#sendingAway);
     try {
       await this.#deps.store.leases.leave(this.#options.masterId);
     } catch (error) {
@@ -247,27 +259,49 @@ export class DispatchService implements Service {
     // What cannot be sent while the shards are certainly ours must not be sent later.
     const signal = AbortSignal.timeout(Math.ceil(certainMs));
     const own: Task[] = [];
-    const external = new Map<string, Task[]>();
     for (const task of tasks) {
-      const spider = task.request?.spider ?? this.#running.get(task.crawl)?.spider ?? "";
-      if (!this.#external.has(spider)) own.push(task);
-      else external.set(spider, [...(external.get(spider) ?? []), task]);
+      const crawl = this.#running.get(task.crawl);
+      const spider = task.request?.spider ?? crawl?.spider ?? "";
+      const queue = this.#external.has(spider) ? bus.spiderQueues.get(spider) : undefined;
+      if (queue === undefined || crawl === undefined) own.push(task);
+      else this.#track(this.#sendAway(task, crawl, queue));
     }
-    const unsent = [
-      own.length === 0 ? [] : this.#sendTo(bus.tasks, own, toMessage, signal),
-      ...[...external].map(async ([spider, theirs]) => {
-        const queue = bus.spiderQueues.get(spider);
-        if (queue === undefined) return theirs.map(({ id }) => id);
-        return this.#sendTo(queue, theirs, (task) => this.#toForeignMessage(task), signal);
-      }),
-    ];
-    return (await Promise.all(unsent)).flat();
+    return own.length === 0 ? [] : this.#sendTo(bus.tasks, own, toMessage, signal);
   }
 
-  #toForeignMessage(task: Task): TaskMessage {
-    const crawl = this.#running.get(task.crawl) ?? { spider: "", params: {} };
-    const foreign = toForeignTask(task, crawl);
-    return { body: JSON.stringify(foreign), contentType: "application/json", messageId: foreign.task };
+  #track(sending: Promise<void>): void {
+    this.#sendingAway.add(sending);
+    void sending.finally(() => this.#sendingAway.delete(sending));
+  }
+
+  /**
+   * Sends a task to a worker that is not ours once nothing speaks against it; to ask a host's robots.txt may take
+   * long, and what else there is to send does not wait for that. What cannot be sent after all goes back.
+   */
+  async #sendAway(task: Task, crawl: Crawl, queue: WorkQueue): Promise<void> {
+    const { foreign, store, clock, logger } = this.#deps;
+    try {
+      const { mayGo, learnt } = await foreign.vet(task, crawl);
+      if (learnt !== undefined) this.#dispatcher.learnt(learnt);
+      if (!mayGo) return;
+      const certainMs = this.#certainUntil - clock.monotonic();
+      const goesOn = this.#running.get(task.crawl)?.generation === task.generation;
+      if (goesOn && certainMs > 0 && this.#dispatcher.heldShards.includes(task.shard)) {
+        const signal = AbortSignal.timeout(Math.ceil(certainMs));
+        const unsent = await this.#sendTo(queue, [task], (one) => toForeignMessage(one, crawl), signal);
+        if (unsent.length === 0) return;
+      }
+    } catch (error) {
+      logger.warn({ url: task.url, error: messageOf(error) }, "a task could not be sent to others' workers");
+    }
+    const now = clock.now();
+    const { ending, end } = handBack(task, "could not be sent", now, now + SEND_AGAIN_MS);
+    try {
+      await store.frontier.commit([ending]);
+      this.#dispatcher.ended({ ...end, untouched: true });
+    } catch {
+      // The database is away: it goes back at its deadline.
+    }
   }
 
   /** Resolves with the ids of those that were certainly not taken. */
@@ -357,14 +391,15 @@ export class DispatchService implements Service {
 
   /** Which spiders are external, and how much their workers can take: as the broker tells of their queues. */
   async #readSpiders(): Promise<void> {
-    const { store, bus, logger } = this.#deps;
+    const { store, bus, clock, logger } = this.#deps;
     const spiders = await store.spiders.list();
     const external = await Promise.all(
-      spiders.map(async ({ name }) => {
+      spiders.map(async ({ name, askedForAt = 0 }) => {
         try {
           const queue = await bus.spiderQueues.open(name);
           const { consumers } = await queue.check();
-          return [name, { window: consumers * this.#options.tasksPerConsumer }] as const;
+          const takers = consumers + (clock.now() - askedForAt < ASKED_FOR_MS ? 1 : 0);
+          return [name, { window: takers * this.#options.tasksPerConsumer }] as const;
         } catch (error) {
           logger.debug({ spider: name, error: messageOf(error) }, "cannot tell who takes a spider's tasks");
           return [name, this.#external.get(name) ?? { window: 0 }] as const;
@@ -440,6 +475,11 @@ export class DispatchService implements Service {
     this.#reconcileSlice = (this.#reconcileSlice + 1) % RECONCILE_SLICES;
     await this.#dispatcher.reconcile([this.#reconcileSlice, RECONCILE_SLICES]);
   }
+}
+
+function toForeignMessage(task: Task, crawl: Crawl): TaskMessage {
+  const foreign = toForeignTask(task, crawl);
+  return { body: JSON.stringify(foreign), contentType: "application/json", messageId: foreign.task };
 }
 
 function toMessage(task: Task): TaskMessage {

@@ -1,20 +1,25 @@
-import { type ForeignResult, toTaskResult } from "../crawl/foreign-result.js";
-import { decodeTaskKey, encodeTaskKey, type TaskKey } from "../crawl/foreign-task.js";
+import type { Crawl } from "../crawl/crawl.js";
+import { type ForeignResult, toObjectedResult, toTaskResult } from "../crawl/foreign-result.js";
+import { decodeTaskKey, encodeTaskKey, type ForeignTask, type TaskKey } from "../crawl/foreign-task.js";
 import type { QueuedUrl } from "../crawl/frontier.js";
 import { DEFAULT_TASK_LIMITS } from "../crawl/limits.js";
+import type { HostState, Task } from "../crawl/task.js";
 import type { Clock } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
-import type { WarrenBus } from "../protocol/index.js";
+import { foreignTask, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import type { Store } from "../store/index.js";
 import { invalid, notFound, RequestError } from "./errors.js";
+import type { ForeignGate } from "./foreign-gate.js";
 
 export type ForeignWorkersParts = {
   readonly masterId: string;
   readonly store: Store;
-  readonly bus: Pick<WarrenBus, "events" | "calls">;
+  readonly bus: Pick<WarrenBus, "events" | "calls" | "spiderQueues">;
+  readonly gate: ForeignGate;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -69,6 +74,102 @@ export class ForeignWorkers implements Service {
   async stop(): Promise<void> {
     await this.#committer.flush();
     this.#committer.stop();
+    await this.#parts.gate.close();
+  }
+
+  /**
+   * Whether a task may go to a worker that asks neither robots.txt nor whose address it is. If not, that is stored
+   * as its end.
+   */
+  async vet(task: Task, crawl: Crawl): Promise<{ readonly mayGo: boolean; readonly learnt?: HostState }> {
+    const { gate, clock, masterId } = this.#parts;
+    const { objection, learnt } = await gate.ask(task, crawl);
+    const news = learnt === undefined ? {} : { learnt };
+    if (objection === undefined) return { mayGo: true, ...news };
+    const result = toObjectedResult(objection, task, task.token, {
+      limits: DEFAULT_TASK_LIMITS,
+      now: clock.now(),
+    });
+    this.#committer.add({ result, context: { task, node: masterId, settle: () => {} } });
+    return { mayGo: false, ...news };
+  }
+
+  /**
+   * The next task for a worker that cannot consume; undefined when there is none within a moment. It is the
+   * worker's until its deadline: if its result does not come by then, it is dispatched again.
+   * @throws RequestError `not-found` when there is no such external spider
+   */
+  async fetch(spider: string | undefined, signal: AbortSignal): Promise<ForeignTask | undefined> {
+    const { store, clock } = this.#parts;
+    const until = clock.monotonic() + LONGEST_ASK_MS;
+    let isDemandKnown = false;
+    for (;;) {
+      const spiders = await this.#externalSpiders(spider);
+      for (const name of spiders) {
+        const task = await this.#take(name, signal);
+        if (task !== undefined) return task;
+      }
+      if (!isDemandKnown) {
+        isDemandKnown = true;
+        await Promise.all(spiders.map((name) => store.spiders.askedFor(name, clock.now())));
+        this.#tellOfDemand();
+      }
+      if (signal.aborted || clock.monotonic() + ASK_AGAIN_MS > until || spiders.length === 0)
+        return undefined;
+      await new Promise<void>((resolve) => clock.after(ASK_AGAIN_MS, resolve));
+    }
+  }
+
+  async #externalSpiders(wanted: string | undefined): Promise<readonly string[]> {
+    const { spiders } = this.#parts.store;
+    if (wanted === undefined) return (await spiders.list()).map(({ name }) => name);
+    if ((await spiders.get(wanted)) === undefined) throw notFound("external spider", wanted);
+    return [wanted];
+  }
+
+  /** Takes one task of a spider that may still be begun, passing over those that may not. */
+  async #take(spider: string, signal: AbortSignal): Promise<ForeignTask | undefined> {
+    const { bus, logger } = this.#parts;
+    try {
+      const queue = await bus.spiderQueues.open(spider);
+      for (;;) {
+        const body = await queue.take();
+        if (body === undefined) return undefined;
+        const task = parseForeignTask(body);
+        if (task === undefined || !(await this.#isWaitedFor(task))) continue;
+        if (!signal.aborted) return task;
+        // Whoever asked is gone: someone else may have it at once.
+        await this.submit(task.task, { node: this.#parts.masterId, error: NOT_BEGUN });
+        return undefined;
+      }
+    } catch (error) {
+      logger.debug({ spider, error: messageOf(error) }, "cannot take a task");
+      throw new RequestError(
+        "unavailable",
+        `the queue of spider "${spider}" cannot be asked: RabbitMQ is away`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+
+  async #isWaitedFor({ task, notAfter }: ForeignTask): Promise<boolean> {
+    const { store, clock } = this.#parts;
+    const key = decodeTaskKey(task);
+    const known = key === undefined ? undefined : await store.frontier.find(key.id);
+    if (known?.dispatch === undefined || known.dispatch.token !== key?.token) return false;
+    const crawl = await store.crawls.get(known.url.crawl);
+    if (crawl?.status !== "running" || crawl.generation !== known.dispatch.generation) return false;
+    if (clock.now() <= notAfter) return true;
+    await this.submit(task, { node: this.#parts.masterId, error: NOT_BEGUN });
+    return false;
+  }
+
+  /** Dispatchers give a spider's tasks out when they know that someone wants them. */
+  #tellOfDemand(): void {
+    const at = new Date(this.#parts.clock.now()).toISOString();
+    this.#parts.bus.events.publish("spider.wanted", [{ type: "spider.wanted", at, data: {} }]);
   }
 
   /**
@@ -118,6 +219,24 @@ export class ForeignWorkers implements Service {
     for (const { result, context } of group.members) context.settle(group.applied.has(result.ending.id));
     await this.#aftermath.follow(group);
   }
+}
+
+/** How long a worker that asks for a task is kept waiting for one, and how often it is looked for meanwhile, in ms. */
+const LONGEST_ASK_MS = 2_000;
+const ASK_AGAIN_MS = 100;
+
+const NOT_BEGUN = { code: "expired", message: "" } as const;
+
+/** A task as some master wrote it; undefined when it is none. */
+function parseForeignTask(body: Buffer): ForeignTask | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(body.toString("utf8"));
+  } catch {
+    return undefined;
+  }
+  const parsed = foreignTask.safeParse(value);
+  return parsed.success ? (parsed.data as ForeignTask) : undefined;
 }
 
 function stale(why: string): RequestError {

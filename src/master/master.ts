@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { Bus } from "../bus/index.js";
+import type { FetcherOptions } from "../crawl/fetcher.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { ApiToken } from "../lib/config.js";
 import type { Logger } from "../lib/logger.js";
@@ -15,6 +16,7 @@ import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
+import { ForeignGate } from "./foreign-gate.js";
 import { ForeignWorkers } from "./foreign-workers.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
@@ -31,6 +33,8 @@ export type MasterOptions = {
   readonly leaseMs: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
+  /** For the robots.txt of hosts whose pages others fetch. */
+  readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -64,10 +68,24 @@ export class Master implements Service {
     const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
     const nodes = new NodeMonitor({ nodes: store.nodes, events: bus.events, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
-    const foreign = new ForeignWorkers({ masterId: id, store, bus, metrics, clock, logger });
+    const foreign = new ForeignWorkers({
+      masterId: id,
+      store,
+      bus,
+      gate: new ForeignGate({
+        fetcher: options.fetcher,
+        robots: store.robots,
+        hosts: store.hosts,
+        clock,
+        logger,
+      }),
+      metrics,
+      clock,
+      logger,
+    });
     const dispatching = new DispatchService(
       { masterId: id, leaseMs, tasksPerConsumer: options.externalTasks },
-      { store, bus, feed, nodes, clock, logger, metrics },
+      { store, bus, feed, nodes, foreign, clock, logger, metrics },
     );
     const waitReason = (crawl: string, host: string) => dispatching.waitReason(crawl, host);
     this.#store = store;

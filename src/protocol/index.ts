@@ -2,7 +2,7 @@ import type { Bus, Calls } from "../bus/index.js";
 import { MASTER_CALLS, type MasterCalls } from "./master-calls.js";
 import { NODE_CALLS, type NodeCalls } from "./node-calls.js";
 
-export { NOTIFICATION_LEVELS, type NotificationLevel } from "./master-calls.js";
+export { foreignTask, NOTIFICATION_LEVELS, type NotificationLevel } from "./master-calls.js";
 export { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "./node-calls.js";
 export type { MasterCalls, NodeCalls };
 

@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { CallTable } from "../bus/index.js";
 import { externalTask } from "../bus/index.js";
 import { CRAWL_STATUSES } from "../crawl/crawl.js";
-import { addUrlsRequest, crawlRequest } from "../crawl/crawl-request.js";
+import { addUrlsRequest, crawlRequest, spiderName } from "../crawl/crawl-request.js";
 import { FOREIGN_ERROR_CODES } from "../crawl/foreign-result.js";
 import { DEFAULT_TASK_LIMITS } from "../crawl/limits.js";
 
@@ -55,6 +55,26 @@ const cancelled = z.looseObject({
 
 export const NOTIFICATION_LEVELS = ["info", "warn", "error"] as const;
 export type NotificationLevel = (typeof NOTIFICATION_LEVELS)[number];
+
+/** A task of an external spider. */
+export const foreignTask = z.looseObject({
+  /** Opaque; goes back with the result. */
+  task: z.string(),
+  crawl: z.string(),
+  spider: z.string(),
+  url: z.string(),
+  /** Links away from a seed. */
+  depth: z.int(),
+  /** From 1. */
+  attempt: z.int(),
+  method: z.enum(["GET", "HEAD", "POST"]).optional(),
+  headers: z.record(z.string(), z.string()).optional(),
+  body: z.string().optional(),
+  meta: z.record(z.string(), z.unknown()).optional(),
+  params: z.record(z.string(), z.unknown()).optional(),
+  /** No fetch may begin after this instant, in milliseconds since the epoch. */
+  notAfter: z.number(),
+});
 
 /** A page to fetch later: a URL, or one with more than a plain GET has. */
 const link = z.union([z.string().max(8_192), externalTask.omit({ crawl: true, spider: true, depth: true })], {
@@ -166,6 +186,14 @@ export const MASTER_CALLS = {
     }),
     result: z.looseObject({ id: z.string() }),
     isRepeatable: true,
+  },
+  "fetch-task": {
+    summary:
+      "Gives a worker in another language one task of an external spider, or null when there is none within two seconds: for those that cannot consume from its queue.",
+    args: z.object({ node: nodeId, spider: spiderName.exactOptional() }),
+    result: foreignTask.nullable(),
+    // Asked again it gives another task, and the first is nobody's until its deadline.
+    isRepeatable: false,
   },
   "submit-result": {
     summary:

@@ -12,6 +12,7 @@ import { ApiServer } from "../../src/master/api/server.js";
 import { BusCalls } from "../../src/master/bus-calls.js";
 import { CrawlService } from "../../src/master/crawl-service.js";
 import { EventFeed } from "../../src/master/event-feed.js";
+import { ForeignGate } from "../../src/master/foreign-gate.js";
 import { ForeignWorkers } from "../../src/master/foreign-workers.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
 import { SpiderCatalog } from "../../src/master/spider-catalog.js";
@@ -86,6 +87,13 @@ export class ApiMaster {
       masterId: "master-1",
       store: this.store,
       bus: this.#bus,
+      gate: new ForeignGate({
+        fetcher: { userAgent: "warren-test" },
+        robots: this.store.robots,
+        hosts: this.store.hosts,
+        clock,
+        logger,
+      }),
       metrics,
       clock,
       logger,

@@ -26,14 +26,13 @@ NAMESPACE = os.environ.get("WARREN_NAMESPACE", "warren")
 NODE = f"python-{os.uname().nodename}-{os.getpid()}"
 MAX_BYTES = 16 * 1024 * 1024
 TIMEOUT_S = 20
+LINKS = {"a", "area", "frame", "iframe"}
 SETTLED = {"conflict", "not-found", "invalid"}  # Refusals of a result that would be refused again.
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Where a redirect leads is for the master to decide: scope and politeness hold there too."""
-
     def redirect_request(self, *_args):
-        return None
+        return None  # Where it leads is for the master to decide: scope and politeness hold there too.
 
 
 OPENER = urllib.request.build_opener(NoRedirects, urllib.request.ProxyHandler({}))
@@ -51,9 +50,8 @@ class Page(html.parser.HTMLParser):
         self.in_title = tag == "title"
         if tag == "base" and target:
             self.base = urllib.parse.urljoin(self.base, target)
-        elif target and "nofollow" not in rel:
-            if tag in ("a", "area", "frame", "iframe") or (tag == "link" and {"next", "alternate"} & set(rel)):
-                self.links.append(urllib.parse.urljoin(self.base, target))
+        elif tag in LINKS and target and "nofollow" not in rel:
+            self.links.append(urllib.parse.urljoin(self.base, target))
 
     def handle_endtag(self, _tag):
         self.in_title = False
@@ -78,8 +76,10 @@ def fetch(task):
         with response:
             return read(task["url"], response)
     except (OSError, http.client.HTTPException) as error:
-        timed_out = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
+        timed_out = TimeoutError in (type(error), type(getattr(error, "reason", None)))
         return {"error": {"code": "timeout" if timed_out else "network", "message": str(error)}}
+    except Exception as error:  # A page that this program cannot read is a result too.
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def read(url, response):
@@ -102,12 +102,11 @@ def read(url, response):
         return found
     in_page = re.search(rb"<meta[^>]+charset=[\"']?([\w-]+)", body[:1024])
     charset = response.headers.get_content_charset() or (in_page[1].decode() if in_page else "utf-8")
-    try:
-        text = body.decode(charset, "replace")
-    except LookupError:  # A charset that nobody knows.
-        text = body.decode("utf-8", "replace")
     page = Page(url)
-    page.feed(text)
+    try:
+        page.feed(body.decode(charset, "replace"))
+    except LookupError:  # A charset that nobody knows.
+        page.feed(body.decode("utf-8", "replace"))
     item = {"title": " ".join(page.title.split()), "status": response.status}
     return {**found, "links": list(dict.fromkeys(page.links))[:20000], "items": [item]}
 
@@ -125,11 +124,8 @@ def work(connection):
         if tasks:
             method, body = tasks.popleft()
             task = json.loads(body)
-            try:
-                found = fetch(task)
-            except Exception as error:  # A page that this program cannot read is a result too.
-                found = {"error": f"{type(error).__name__}: {error}"}
-            answer = submit(connection, channel, replies, answers, {"task": task["task"], "node": NODE, **found})
+            result = {"task": task["task"], "node": NODE, **fetch(task)}
+            answer = submit(connection, channel, replies, answers, result)
             if answer["ok"] or answer["error"]["code"] in SETTLED:
                 channel.basic_ack(method.delivery_tag)  # Not before: if we die, the task goes to someone else.
             else:
