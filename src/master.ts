@@ -22,6 +22,10 @@ const PROGRAM = {
     "leaseMs",
     "deadLetterRecords",
     "deadLetterDays",
+    "externalTasks",
+    "userAgent",
+    "fetchTimeoutMs",
+    "allowedNetworks",
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
@@ -48,6 +52,12 @@ await main(async () => {
       tokens: config.apiTokens ?? [],
       leaseMs: config.leaseMs,
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
+      externalTasks: config.externalTasks,
+      fetcher: {
+        userAgent: config.userAgent,
+        timeoutMs: config.fetchTimeoutMs,
+        allowedNetworks: config.allowedNetworks,
+      },
     },
     { logger, metrics },
   );

@@ -11,6 +11,7 @@ import { type DeadLetterArchive, DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
 import { NodeClaim } from "./node-claim.js";
 import { Publisher } from "./publisher.js";
+import { SpiderQueues } from "./spider-queues.js";
 import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
 import { WorkQueue } from "./work-queue.js";
 
@@ -66,6 +67,7 @@ const DIRECT_RECONNECT = { minMs: 50, maxMs: 1_000 };
 export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = AnyCalls> implements Service {
   readonly name = "bus";
   readonly tasks: WorkQueue;
+  readonly spiderQueues: SpiderQueues;
   readonly events: Events;
   readonly calls: Calls<Node, Master>;
   readonly deadLetters: DeadLetters;
@@ -86,7 +88,10 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       clock,
       random,
       ...(metrics !== undefined && { metrics }),
-      declare: (channel: Channel) => declareTopology(channel, names, topology),
+      declare: async (channel: Channel) => {
+        await declareTopology(channel, names, topology);
+        await this.spiderQueues.declareOn(channel);
+      },
     };
     const connection = (purpose: "publish" | "consume") =>
       new SupervisedConnection({ ...options, purpose }, connectionDeps);
@@ -108,6 +113,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
     const answers = new Answers({ publisher, direct: this.#direct, logger });
     this.#publishers = [taskPublisher, publisher, risky, answers];
     this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
+    this.spiderQueues = new SpiderQueues({ names, publisher: taskPublisher, consuming, topology });
     this.events = new Events(names.events(), publishing, consuming, logger);
     this.calls = new Calls<Node, Master>({
       maxCalls: options.maxCalls,

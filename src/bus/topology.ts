@@ -26,6 +26,8 @@ export class Names {
 
   /** The durable work queue; reached through the default exchange. */
   readonly tasks = () => `${this.#namespace}.tasks`;
+  /** The durable work queue of one spider's tasks, for workers that are not Warren's. */
+  readonly tasksOf = (spider: string) => `${this.#namespace}.tasks.${spider}`;
   /** Exchange and queue of what the broker itself gave up, on its way to the dead letters. */
   readonly rejected = () => `${this.#namespace}.rejected`;
   /** Exchange and queue of dead letters. */
@@ -63,19 +65,7 @@ export async function declareTopology(
   await channel.assertExchange(names.broadcast(), "fanout", { durable: true });
   await channel.assertExchange(names.dead(), "fanout", { durable: true });
   await channel.assertExchange(names.rejected(), "fanout", { durable: true });
-  await channel.assertQueue(names.tasks(), {
-    durable: true,
-    arguments: {
-      "x-queue-type": "quorum",
-      // 4.x would drop after 20 deliveries, 3.10 never: neither is what we want.
-      "x-delivery-limit": options.deliveryLimit,
-      "x-dead-letter-exchange": names.rejected(),
-      // At least once needs an overflow that refuses rather than drops.
-      "x-dead-letter-strategy": "at-least-once",
-      "x-overflow": "reject-publish",
-      "x-max-length": options.maxTasks,
-    },
-  });
+  await declareTaskQueue(channel, names.tasks(), names, options);
   await channel.assertQueue(names.rejected(), {
     durable: true,
     arguments: { "x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT },
@@ -91,6 +81,28 @@ export async function declareTopology(
   });
   await channel.bindQueue(names.dead(), names.dead(), "");
   await channel.assertQueue(names.master(), { durable: true });
+}
+
+/** A queue of tasks; see `declareTopology`. */
+export async function declareTaskQueue(
+  channel: Channel,
+  queue: string,
+  names: Names,
+  options: TopologyOptions,
+): Promise<void> {
+  await channel.assertQueue(queue, {
+    durable: true,
+    arguments: {
+      "x-queue-type": "quorum",
+      // 4.x would drop after 20 deliveries, 3.10 never: neither is what we want.
+      "x-delivery-limit": options.deliveryLimit,
+      "x-dead-letter-exchange": names.rejected(),
+      // At least once needs an overflow that refuses rather than drops.
+      "x-dead-letter-strategy": "at-least-once",
+      "x-overflow": "reject-publish",
+      "x-max-length": options.maxTasks,
+    },
+  });
 }
 
 /** The error for a declaration that the broker refused, as something that only its owner can mend. */

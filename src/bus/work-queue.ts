@@ -78,11 +78,17 @@ export class WorkQueue {
   /** By the signal of their channel. */
   readonly #unsettled = new WeakMap<AbortSignal, Unsettled>();
 
-  constructor(queue: string, publisher: Publisher, consuming: SupervisedConnection) {
+  /** @param inspecting a channel to ask the broker on; one of its own by default */
+  constructor(
+    queue: string,
+    publisher: Publisher,
+    consuming: SupervisedConnection,
+    inspecting = consuming.channel("queue inspection", async () => {}),
+  ) {
     this.#queue = queue;
     this.#publisher = publisher;
     this.#consuming = consuming;
-    this.#inspecting = consuming.channel("queue inspection", async () => {});
+    this.#inspecting = inspecting;
   }
 
   /**
@@ -147,10 +153,31 @@ export class WorkQueue {
    * @throws when the broker cannot be asked
    */
   async isEmpty(): Promise<boolean> {
+    return (await this.check()).messages === 0;
+  }
+
+  /**
+   * How many messages wait, and how many consumers there are.
+   * @throws when the broker cannot be asked
+   */
+  async check(): Promise<{ readonly messages: number; readonly consumers: number }> {
+    const { messageCount, consumerCount } = await this.#inspectionChannel().checkQueue(this.#queue);
+    return { messages: messageCount, consumers: consumerCount };
+  }
+
+  /**
+   * The body of the next message, which is the broker's no more; undefined when none waits.
+   * @throws when the broker cannot be asked
+   */
+  async take(): Promise<Buffer | undefined> {
+    const message = await this.#inspectionChannel().get(this.#queue, { noAck: true });
+    return message === false ? undefined : message.content;
+  }
+
+  #inspectionChannel(): Channel {
     const open = this.#inspecting.current;
     if (open === undefined) throw new Error("RabbitMQ is away");
-    const { messageCount } = await open.channel.checkQueue(this.#queue);
-    return messageCount === 0;
+    return open.channel;
   }
 
   /** Settles deliveries. Those whose channel was lost are the broker's again: nothing is sent for them. */

@@ -50,6 +50,10 @@ const politeness = z.strictObject({
   obeyRobots: z.boolean().default(DEFAULT_POLITENESS.obeyRobots),
 });
 
+export const spiderName = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'");
+
 /** Which nodes may take part. */
 const nodes = z.strictObject({
   mode: z.enum(["any", "selected", "all"]),
@@ -74,10 +78,7 @@ export const crawlRequest = z.strictObject({
     .min(1, "must not be empty")
     .max(200, "must have at most 200 characters")
     .exactOptional(),
-  spider: z
-    .string()
-    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'")
-    .default("links"),
+  spider: spiderName.default("links"),
   seeds: urlList.default([]),
   scope: scope.default("host"),
   limits: limits.default({}),

@@ -6,7 +6,7 @@ import { DueQueue } from "./due-queue.js";
 import { Fifo } from "./fifo.js";
 import type { CrawlHost, DispatchedUrl, Frontier, QueuedUrl } from "./frontier.js";
 import { Lane, LaneSource } from "./lane.js";
-import type { HostStates, Task, TaskEnd } from "./task.js";
+import type { HostState, HostStates, Task, TaskEnd } from "./task.js";
 import { shardOf } from "./url.js";
 
 /** Where dispatched tasks go. */
@@ -71,6 +71,11 @@ export type DispatcherDeps = {
    * that cannot be told for certain now. Without it, only the deadline tells that one was lost.
    */
   readonly locate?: () => Promise<ReadonlySet<string> | undefined>;
+  /**
+   * The crew that a spider's tasks go to: its own, if workers of someone else's read its pages. Undefined, or
+   * without this: Warren's own workers.
+   */
+  readonly crewOf?: (spider: string) => string | undefined;
   /** Called when nothing of a crawl waits or runs here any more, as far as is known here. */
   readonly onIdle: (crawl: string) => void;
   /** Called when a crawl's page budget is used up. */
@@ -79,8 +84,11 @@ export type DispatcherDeps = {
   readonly onDispatched?: (tasks: readonly Task[]) => void;
 };
 
-/** Sources passed over in one look because the frontier is being read as often as it may be. */
-const MAX_UNREAD_LOOKS = 64;
+/**
+ * Sources passed over in one look because the frontier is being read as often as it may be, or because all
+ * that they have must wait for a crew without room.
+ */
+const MAX_PASSED_OVER = 64;
 
 /** By how much the clocks of two processes may differ that were set by the same server's, in milliseconds. */
 const CLOCK_ERROR_MS = 50;
@@ -94,9 +102,14 @@ const MUCH_IN_FLIGHT = 48;
 /** How long a lane that nothing waits for is kept, in milliseconds; above the longest crawl delay obeyed. */
 const QUIET_MS = 90_000;
 
+/** The crew of Warren's own workers. */
+const OWN = "";
+
 /** A crawl in the round of turns. */
 type Turn = {
   crawl: Crawl;
+  /** Whom its URLs have been seen to need. */
+  crews: Set<string>;
   /** Sources that may have something to give, in the order of their turns. */
   round: Fifo<LaneSource>;
   /** How far it has come, in turns divided by weight; the one that has come least far is next. */
@@ -107,6 +120,9 @@ type Turn = {
 
 type InFlight = {
   readonly source: LaneSource;
+  readonly crew: string;
+  /** Whether it can be asked who has it. */
+  readonly isLocatable: boolean;
   token: string;
   /** Instant at which its silence is taken for a loss. */
   deadline: number;
@@ -136,9 +152,12 @@ export class Dispatcher {
   readonly #lanes = new Map<string, Lane>();
   readonly #turns = new Map<string, Turn>();
   readonly #inFlight = new Map<string, InFlight>();
+  /** URLs in flight, by crew. */
+  readonly #flying = new Map<string, number>();
+  /** How many may be, by crew. */
+  readonly #windows = new Map<string, number>();
   readonly #waiting = new DueQueue<Lane>();
   readonly #newLanes = new Set<Lane>();
-  #window = 0;
   #batchNumber = 0;
   #batches = 0;
   #lastBatchAt = Number.NEGATIVE_INFINITY;
@@ -168,9 +187,9 @@ export class Dispatcher {
     return this.#lanes.size;
   }
 
-  /** How many URLs may be in flight at once over all lanes held here. */
-  setWindow(window: number): void {
-    this.#window = window;
+  /** How many URLs may be in flight at once over all lanes held here: with Warren's own workers, or with another crew. */
+  setWindow(window: number, crew = OWN): void {
+    this.#windows.set(crew, window);
     this.#wake();
   }
 
@@ -182,11 +201,12 @@ export class Dispatcher {
       named.add(crawl.id);
       const turn = this.#turns.get(crawl.id);
       if (turn === undefined) {
-        this.#turns.set(crawl.id, newTurn(crawl, this.#pass));
+        this.#turns.set(crawl.id, newTurn(crawl, this.#crewOfSpider(crawl.spider), this.#pass));
         fresh.push(crawl.id);
       } else {
         const reopened = turn.crawl.generation !== crawl.generation;
         turn.crawl = crawl;
+        turn.crews.add(this.#crewOfSpider(crawl.spider));
         if (reopened) this.#forgetBuffers(turn);
       }
     }
@@ -290,6 +310,16 @@ export class Dispatcher {
     this.#wake();
   }
 
+  /** Something was learnt of a host before the end of a task tells it. */
+  learnt({ host, ...state }: HostState): void {
+    const lane = this.#lanes.get(host);
+    if (lane === undefined) return;
+    lane.learn(state);
+    lane.applyPoliteness(this.#crawlOf);
+    this.#offer(lane);
+    this.#wake();
+  }
+
   /**
    * Compares what is in flight here with the frontier: ends that were not heard of are taken note of,
    * dispatches that nobody reported in time are taken back, dispatches of a former holder are adopted, and
@@ -377,7 +407,7 @@ export class Dispatcher {
     for (const entry of quiet) {
       const [id, flight] = entry;
       const wasMissing = flight.isMissing;
-      flight.isMissing = located !== undefined && !located.has(id);
+      flight.isMissing = flight.isLocatable && located !== undefined && !located.has(id);
       if (flight.deadline <= now || (wasMissing && flight.isMissing)) lost.push(entry);
     }
     return lost;
@@ -401,10 +431,42 @@ export class Dispatcher {
     const now = this.#deps.clock.now();
     if (lane.opensAt > now) return `host delay until ${new Date(lane.opensAt).toISOString()}`;
     if (lane.isFull) return "host busy";
-    if (this.#turns.get(of.crawl)?.budgetSpent === true) return "limit";
-    if (this.#window === 0) return "no worker";
-    if (this.#inFlight.size >= this.#window) return "all workers busy";
+    const turn = this.#turns.get(of.crawl);
+    if (turn?.budgetSpent === true) return "limit";
+    const crew = turn === undefined ? OWN : this.#crewOfSpider(turn.crawl.spider);
+    if ((this.#windows.get(crew) ?? 0) === 0) return "no worker";
+    if (this.#roomOf(crew) <= 0) return "all workers busy";
     return undefined;
+  }
+
+  // ---- crews ----
+
+  #crewOfSpider(spider: string): string {
+    return this.#deps.crewOf?.(spider) ?? OWN;
+  }
+
+  #crewFor(url: QueuedUrl, crawl: Crawl): string {
+    return this.#crewOfSpider(url.request?.spider ?? crawl.spider);
+  }
+
+  /** How many more URLs a crew may be given. */
+  #roomOf(crew: string): number {
+    return (this.#windows.get(crew) ?? 0) - (this.#flying.get(crew) ?? 0);
+  }
+
+  #hasRoom(turn: Turn): boolean {
+    for (const crew of turn.crews) if (this.#roomOf(crew) > 0) return true;
+    return false;
+  }
+
+  #takeFlight(id: string, flight: InFlight): void {
+    this.#inFlight.set(id, flight);
+    this.#flying.set(flight.crew, (this.#flying.get(flight.crew) ?? 0) + 1);
+  }
+
+  #endFlight(id: string, { crew }: InFlight): void {
+    this.#inFlight.delete(id);
+    this.#flying.set(crew, (this.#flying.get(crew) ?? 0) - 1);
   }
 
   readonly #crawlOf = (id: string): Crawl | undefined => this.#turns.get(id)?.crawl;
@@ -425,8 +487,7 @@ export class Dispatcher {
     if (this.#newLanes.size > 0) this.#loadHostStates();
     this.#openDueLanes();
     while (this.#batches < this.#options.batchesAtOnce && !this.#isGathering()) {
-      const room = Math.min(this.#options.batchSize, this.#window - this.#inFlight.size);
-      const chosen = room > 0 ? this.#choose(room) : [];
+      const chosen = this.#choose(this.#options.batchSize);
       if (chosen.length === 0) break;
       this.#batches += 1;
       this.#lastBatchAt = this.#deps.clock.monotonic();
@@ -452,17 +513,19 @@ export class Dispatcher {
     return true;
   }
 
-  /** Up to `room` URLs, in the order of turns; each holds its place in its lane from here on. */
-  #choose(room: number): { url: QueuedUrl; source: LaneSource }[] {
+  /** Up to `most` URLs, in the order of turns; each holds its place in its lane and its crew's window from here on. */
+  #choose(most: number): { url: QueuedUrl; source: LaneSource }[] {
     const chosen: { url: QueuedUrl; source: LaneSource }[] = [];
     const now = this.#deps.clock.now();
     const active = new Set<Turn>();
-    for (const turn of this.#turns.values()) if (turn.round.size > 0) active.add(turn);
-    while (chosen.length < room && active.size > 0) {
+    for (const turn of this.#turns.values()) {
+      if (turn.round.size > 0 && this.#hasRoom(turn)) active.add(turn);
+    }
+    while (chosen.length < most && active.size > 0) {
       let next: Turn | undefined;
       for (const turn of active) if (next === undefined || turn.pass < next.pass) next = turn;
       if (next === undefined) break;
-      const found = this.#nextOf(next, now);
+      const found = this.#hasRoom(next) ? this.#nextOf(next, now) : undefined;
       if (found === undefined) {
         active.delete(next);
         continue;
@@ -476,8 +539,8 @@ export class Dispatcher {
 
   /** The next URL of a crawl: of the first source in its round whose lane is open and that has one. */
   #nextOf(turn: Turn, now: number): { url: QueuedUrl; source: LaneSource } | undefined {
-    let unread = 0;
-    for (let looks = turn.round.size; looks > 0 && unread < MAX_UNREAD_LOOKS; looks -= 1) {
+    let passedOver = 0;
+    for (let looks = turn.round.size; looks > 0 && passedOver < MAX_PASSED_OVER; looks -= 1) {
       const source = turn.round.shift();
       if (source === undefined) break;
       if (!source.listed) continue; // It was removed since.
@@ -491,28 +554,35 @@ export class Dispatcher {
       if (source.buffer.length === 0) {
         if (this.#reads >= this.#options.readsAtOnce) {
           turn.round.push(source);
-          unread += 1;
+          passedOver += 1;
           continue;
         }
         source.listed = false;
         void this.#read(source);
         continue;
       }
-      const url = source.buffer.shift();
-      if (url === undefined) continue;
-      this.#buffered -= 1;
       turn.round.push(source);
-      this.#takeOff(url, source);
+      // As a rule the first: only where URLs of one crawl need several crews may one have to wait for its own.
+      const at = source.buffer.findIndex((url) => this.#roomOf(this.#crewFor(url, turn.crawl)) > 0);
+      const url = at === 0 ? source.buffer.shift() : source.buffer.splice(at, at < 0 ? 0 : 1)[0];
+      if (url === undefined) {
+        passedOver += 1;
+        continue;
+      }
+      this.#buffered -= 1;
+      this.#takeOff(url, source, this.#crewFor(url, turn.crawl));
       return { url, source };
     }
     return undefined;
   }
 
-  #takeOff(url: QueuedUrl, source: LaneSource): void {
+  #takeOff(url: QueuedUrl, source: LaneSource, crew: string): void {
     source.inFlight += 1;
     source.lane.inFlight += 1;
-    this.#inFlight.set(url.id, {
+    this.#takeFlight(url.id, {
       source,
+      crew,
+      isLocatable: crew === OWN,
       token: "",
       deadline: Number.POSITIVE_INFINITY,
       settledAt: undefined,
@@ -523,7 +593,7 @@ export class Dispatcher {
   /** A URL's place in its lane is free again. */
   #land(id: string, flight: InFlight): void {
     if (this.#inFlight.get(id) !== flight) return;
-    this.#inFlight.delete(id);
+    this.#endFlight(id, flight);
     flight.source.inFlight -= 1;
     flight.source.lane.inFlight -= 1;
     if (flight.source.isSpent) this.#removeSource(flight.source);
@@ -777,7 +847,7 @@ export class Dispatcher {
   #forgetLane(lane: Lane): void {
     for (const [id, flight] of this.#inFlight) {
       if (flight.source.lane !== lane) continue;
-      this.#inFlight.delete(id);
+      this.#endFlight(id, flight);
       flight.source.inFlight = 0;
     }
     for (const source of [...lane.sources.values()]) this.#removeSource(source);
@@ -851,6 +921,7 @@ export class Dispatcher {
         if (known.has(url.id) || this.#inFlight.has(url.id)) continue;
         if (turn.budgetSpent && isFresh(url)) continue;
         known.add(url.id);
+        turn.crews.add(this.#crewFor(url, turn.crawl));
         source.buffer.push(url);
         this.#buffered += 1;
       }
@@ -914,8 +985,13 @@ export class Dispatcher {
     }
     source.inFlight += 1;
     lane.inFlight += 1;
-    this.#inFlight.set(url.id, {
+    const spider = url.spider ?? turn?.crawl.spider;
+    const crew = spider === undefined ? OWN : this.#crewOfSpider(spider);
+    this.#takeFlight(url.id, {
       source,
+      crew,
+      // Of a crawl that does not run it is not known whose workers have it.
+      isLocatable: spider !== undefined && crew === OWN,
       token: url.dispatch.token,
       deadline: url.dispatch.notAfter + this.#options.endWithinMs,
       settledAt: this.#deps.clock.now(),
@@ -938,8 +1014,8 @@ export class Dispatcher {
   }
 }
 
-function newTurn(crawl: Crawl, pass: number): Turn {
-  return { crawl, round: new Fifo(), pass, budgetSpent: false, sources: new Set() };
+function newTurn(crawl: Crawl, crew: string, pass: number): Turn {
+  return { crawl, crews: new Set([crew]), round: new Fifo(), pass, budgetSpent: false, sources: new Set() };
 }
 
 /** Whether a dispatch of it counts against the crawl's page budget. */

@@ -8,7 +8,13 @@ import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
 import type { Ending, FailReason, Frontier, NewUrl, RedirectTarget, SkipReason } from "./frontier.js";
-import { DEFAULT_TASK_LIMITS, retryAfterMs, retryDelayMs, type TaskLimits } from "./limits.js";
+import {
+  DEFAULT_TASK_LIMITS,
+  isRetriedStatus,
+  retryAfterMs,
+  retryDelayMs,
+  type TaskLimits,
+} from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { PageView } from "./page-view.js";
 import type { FileRecord, FileStore, ItemRecord, PageRecord } from "./records.js";
@@ -81,8 +87,6 @@ type Findings = {
 };
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-/** Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). */
-const RETRIED = new Set([408, 425, 429]);
 /** How often is told how much of a file has come, in milliseconds. */
 const PROGRESS_MS = 1_000;
 const NO_BYTES = Buffer.alloc(0);
@@ -502,7 +506,7 @@ export class Engine {
     const now = this.#deps.clock.now();
     const { statusCode } = fetched;
     const failure = { state: "failed", reason: "http-status", error: `status ${statusCode}` } as const;
-    if (!RETRIED.has(statusCode) && statusCode < 500) {
+    if (!isRetriedStatus(statusCode)) {
       return { ...failure, endedAt: now, statusCode, counts: true };
     }
     const asked =

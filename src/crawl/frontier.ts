@@ -117,6 +117,8 @@ export type DispatchedUrl = {
   readonly id: string;
   readonly crawl: string;
   readonly host: string;
+  /** The spider that reads its page, when not the crawl's. */
+  readonly spider?: string;
   readonly dispatch: Dispatch;
 };
 
@@ -128,6 +130,8 @@ export type Ending = {
   /** Fetches tried and counted, this one included if it counts. */
   readonly attempts: number;
   readonly statusCode?: number;
+  /** The token stays with the URL, so that the same end can be told when it is reported again. */
+  readonly isRemembered?: true;
 } & (
   | {
       readonly state: EndState;

@@ -39,6 +39,11 @@ export function retryDelayMs(attempts: number, limits: TaskLimits): number {
   return Math.min(limits.maxRetryDelayMs, limits.retryDelayMs * 2 ** Math.max(0, attempts - 1));
 }
 
+/** Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). */
+export function isRetriedStatus(statusCode: number): boolean {
+  return statusCode === 408 || statusCode === 425 || statusCode === 429 || statusCode >= 500;
+}
+
 /**
  * What a `Retry-After` header asks for, in milliseconds from now; undefined when it is absent or unreadable.
  * Seconds or an HTTP date (RFC 9110, 10.2.3).

@@ -112,7 +112,8 @@ export class MemoryFrontier implements Frontier {
     const found: DispatchedUrl[] = [];
     for (const { url, host, dispatch } of this.#dispatched) {
       if (dispatch !== undefined && wanted.has(shardOf(host, this.#shardCount))) {
-        found.push({ id: url.id, crawl: url.crawl, host, dispatch });
+        const spider = url.request?.spider;
+        found.push({ id: url.id, crawl: url.crawl, host, ...(spider !== undefined && { spider }), dispatch });
       }
     }
     return found;

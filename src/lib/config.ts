@@ -246,6 +246,13 @@ export const SETTINGS = {
     parse: wholeNumber(1, 36_500),
     fallback: "30",
   }),
+  externalTasks: setting({
+    flag: "external-tasks",
+    value: "N",
+    help: "tasks of an external spider that are handed out at once for each worker that takes them",
+    parse: wholeNumber(1, 10_000),
+    fallback: "20",
+  }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
     value: "MS",

@@ -7,6 +7,7 @@ import type { MasterCalls, WarrenBus } from "../protocol/index.js";
 import type { Store } from "../store/index.js";
 import type { CrawlService } from "./crawl-service.js";
 import { asCallError, invalid, RequestError } from "./errors.js";
+import type { ForeignWorkers } from "./foreign-workers.js";
 import type { NodeMonitor } from "./node-monitor.js";
 
 type Handlers = HandlersOf<MasterCalls>;
@@ -18,6 +19,7 @@ export type BusCallsParts = {
   readonly bus: Pick<WarrenBus, "calls" | "events">;
   readonly crawls: CrawlService;
   readonly nodes: NodeMonitor;
+  readonly foreign: ForeignWorkers;
   readonly store: Store;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -36,7 +38,7 @@ export class BusCalls implements Service {
 
   constructor(parts: BusCallsParts) {
     this.#parts = parts;
-    const { crawls } = parts;
+    const { crawls, foreign } = parts;
     this.#handlers = withCallErrors({
       ping: async () => ({ master: parts.masterId, at: this.#now() }),
       // A message id is unique by its nature, so a call that comes twice makes one crawl.
@@ -50,6 +52,14 @@ export class BusCalls implements Service {
       "add-urls": ({ crawl, ...request }) => crawls.addUrls(crawl, request),
       "register-node": (args) => this.#register(args),
       heartbeat: (args) => this.#heartbeat(args),
+      "fetch-task": async ({ spider }, { signal }) => (await foreign.fetch(spider, signal)) ?? null,
+      "submit-result": ({ task, error, ...found }) =>
+        foreign.submit(task, {
+          ...found,
+          ...(error !== undefined && {
+            error: typeof error === "string" ? { code: "spider-error" as const, message: error } : error,
+          }),
+        }),
       "send-notification": (args, { messageId }) => this.#notify(args, messageId),
     });
   }

@@ -46,7 +46,7 @@ export type Cancelled = {
 export type CrawlServiceParts = {
   readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
-  readonly spiders: SpiderCatalog;
+  readonly spiders: Pick<SpiderCatalog, "get" | "list">;
   readonly clock: Clock;
   readonly logger: Logger;
 };
@@ -82,7 +82,7 @@ export class CrawlService {
     idempotencyKey?: string,
   ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
     const request = parseCrawlRequest(input);
-    const spec = this.#specOf(request);
+    const spec = await this.#specOf(request);
     const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
       ...(idempotencyKey === undefined
         ? {}
@@ -162,7 +162,7 @@ export class CrawlService {
     const resource = resourceKey(name);
     const found = await this.#parts.store.crawls.byResource(resource);
     if (found !== undefined) return { crawl: await this.#goOn(found), isNew: false };
-    const spec = this.#resourceSpec(resource, name);
+    const spec = await this.#resourceSpec(resource, name);
     try {
       const { crawl } = await this.#parts.store.crawls.create(spec, { resource });
       return { crawl: viewOf(await this.#seed(crawl)), isNew: true };
@@ -279,7 +279,7 @@ export class CrawlService {
     return { accepted: queued + skipped, known, crawl: now };
   }
 
-  #specOf(request: CrawlRequest): CrawlSpec {
+  async #specOf(request: CrawlRequest): Promise<CrawlSpec> {
     const { nodes, ...rest } = request;
     if (nodes.mode !== "any") {
       throw invalid(
@@ -287,9 +287,9 @@ export class CrawlService {
         'only "any" is possible: choosing the nodes of a crawl is not supported yet',
       );
     }
-    const spider = this.#parts.spiders.get(request.spider);
+    const spider = await this.#parts.spiders.get(request.spider);
     if (spider === undefined) {
-      const known = this.#parts.spiders.list().map(({ name }) => name);
+      const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
     }
     const given = request.seeds.length > 0;
@@ -310,9 +310,9 @@ export class CrawlService {
     return { ...rest, seeds: urls };
   }
 
-  #resourceSpec(resource: string, name: string): CrawlSpec {
+  async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
     if (isUrl(name)) return this.#specOf(parseCrawlRequest({ seeds: [resource], name: shortened(name) }));
-    const spider = this.#parts.spiders.get(name);
+    const spider = await this.#parts.spiders.get(name);
     if (spider === undefined)
       throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
     if ((spider.seeds ?? []).length === 0) {

@@ -1,8 +1,15 @@
 import { z } from "zod";
-import { type BusEvent, CallError, PublishReturnedError } from "../bus/index.js";
+import {
+  type BusEvent,
+  CallError,
+  PublishReturnedError,
+  type TaskMessage,
+  type WorkQueue,
+} from "../bus/index.js";
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
-import { encodeTask, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
+import { toForeignTask } from "../crawl/foreign-task.js";
+import { encodeTask, handBack, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -12,6 +19,7 @@ import type { Service } from "../lib/service.js";
 import type { WarrenBus } from "../protocol/index.js";
 import type { Store } from "../store/index.js";
 import type { EventFeed } from "./event-feed.js";
+import type { ForeignWorkers } from "./foreign-workers.js";
 import type { NodeMonitor } from "./node-monitor.js";
 
 export type DispatchServiceOptions = {
@@ -25,22 +33,37 @@ export type DispatchServiceOptions = {
   readonly reconcileMs: number;
   /** Tasks in flight for each task that workers can run at once. @default 3 */
   readonly windowPerCapacity: number;
+  /** Tasks of an external spider in flight for each consumer of its queue. @default 20 */
+  readonly tasksPerConsumer: number;
   readonly dispatcher?: Partial<DispatcherOptions>;
 };
 
-const DEFAULTS = { leaseMs: 10_000, crawlsMs: 1_000, reconcileMs: 5_000, windowPerCapacity: 3 };
+const DEFAULTS = {
+  leaseMs: 10_000,
+  crawlsMs: 1_000,
+  reconcileMs: 5_000,
+  windowPerCapacity: 3,
+  tasksPerConsumer: 20,
+};
 
 export type DispatchServiceDeps = {
   readonly store: Store;
   readonly bus: WarrenBus;
   readonly feed: EventFeed;
   readonly nodes: NodeMonitor;
+  readonly foreign: Pick<ForeignWorkers, "vet">;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
 };
 
 const RECONCILE_SLICES = 4;
+
+/** How long a worker that asked for a task is taken to want another, in milliseconds. */
+const ASKED_FOR_MS = 30_000;
+
+/** Wait of a task that could not be sent to a worker that is not ours, in milliseconds. */
+const SEND_AGAIN_MS = 1_000;
 
 /** A worker that was silent for so long has no connection any more, and so no tasks. */
 const MAY_HOLD_TASKS_MS = 300_000;
@@ -67,6 +90,10 @@ export class DispatchService implements Service {
   /** Crawls whose page budget is used up, as far as dispatching here has shown. */
   readonly #budgetSpent = new Set<string>();
   #running = new Map<string, Crawl>();
+  /** External spiders by name, with how many tasks of each may be handed out at once over all masters. */
+  #external = new Map<string, { readonly window: number }>();
+  /** Tasks on their way to workers that are not ours. */
+  readonly #sendingAway = new Set<Promise<void>>();
   readonly #shardCount: number;
   /** Monotonic instant until which the shards held are certainly ours. */
   #certainUntil = Number.NEGATIVE_INFINITY;
@@ -91,6 +118,7 @@ export class DispatchService implements Service {
         tasks: { send: (tasks) => this.#send(tasks) },
         budget: store.crawls,
         locate: () => this.#locate(),
+        crewOf: (spider) => (this.#external.has(spider) ? spider : undefined),
         clock,
         logger,
         onIdle: (crawl) => this.#finishIfOver(crawl),
@@ -116,6 +144,7 @@ export class DispatchService implements Service {
       feed.on("task.", (events) => this.#tasksEnded(events)),
       feed.on("frontier.added", (events) => this.#urlsAdded(events)),
       feed.on("crawl.", () => this.#loops[1]?.runNow()),
+      feed.on("spider.wanted", () => this.#loops[1]?.runNow()),
       nodes.onCapacityChange(() => this.#resize()),
     ];
     await this.#readCrawls();
@@ -136,6 +165,7 @@ export class DispatchService implements Service {
     this.#stopExpiry?.();
     this.#certainUntil = Number.NEGATIVE_INFINITY;
     await this.#dispatcher.stop();
+    await Promise.all(this.#sendingAway);
     try {
       await this.#deps.store.leases.leave(this.#options.masterId);
     } catch (error) {
@@ -214,23 +244,75 @@ export class DispatchService implements Service {
     const capacity = this.#deps.nodes.capacity();
     const share = this.#dispatcher.heldShards.length / this.#shardCount;
     this.#dispatcher.setWindow(Math.ceil(capacity * this.#options.windowPerCapacity * share));
+    for (const [spider, { window }] of this.#external) {
+      this.#dispatcher.setWindow(Math.ceil(window * share), spider);
+    }
   }
 
   // ---- tasks ----
 
+  /** Each task goes to the queue of its crew. */
   async #send(tasks: readonly Task[]): Promise<readonly string[]> {
-    const { bus, clock, logger } = this.#deps;
+    const { bus, clock } = this.#deps;
     const certainMs = this.#certainUntil - clock.monotonic();
     if (certainMs <= 0) return tasks.map((task) => task.id);
     // What cannot be sent while the shards are certainly ours must not be sent later.
-    const outcomes = await bus.tasks.publish(
-      tasks.map((task) => ({
-        body: encodeTask(task),
-        contentType: TASK_CONTENT_TYPE,
-        messageId: task.token,
-      })),
-      AbortSignal.timeout(Math.ceil(certainMs)),
-    );
+    const signal = AbortSignal.timeout(Math.ceil(certainMs));
+    const own: Task[] = [];
+    for (const task of tasks) {
+      const crawl = this.#running.get(task.crawl);
+      const spider = task.request?.spider ?? crawl?.spider ?? "";
+      const queue = this.#external.has(spider) ? bus.spiderQueues.get(spider) : undefined;
+      if (queue === undefined || crawl === undefined) own.push(task);
+      else this.#track(this.#sendAway(task, crawl, queue));
+    }
+    return own.length === 0 ? [] : this.#sendTo(bus.tasks, own, toMessage, signal);
+  }
+
+  #track(sending: Promise<void>): void {
+    this.#sendingAway.add(sending);
+    void sending.finally(() => this.#sendingAway.delete(sending));
+  }
+
+  /**
+   * Sends a task to a worker that is not ours once nothing speaks against it; to ask a host's robots.txt may take
+   * long, and what else there is to send does not wait for that. What cannot be sent after all goes back.
+   */
+  async #sendAway(task: Task, crawl: Crawl, queue: WorkQueue): Promise<void> {
+    const { foreign, store, clock, logger } = this.#deps;
+    try {
+      const { mayGo, learnt } = await foreign.vet(task, crawl);
+      if (learnt !== undefined) this.#dispatcher.learnt(learnt);
+      if (!mayGo) return;
+      const certainMs = this.#certainUntil - clock.monotonic();
+      const goesOn = this.#running.get(task.crawl)?.generation === task.generation;
+      if (goesOn && certainMs > 0 && this.#dispatcher.heldShards.includes(task.shard)) {
+        const signal = AbortSignal.timeout(Math.ceil(certainMs));
+        const unsent = await this.#sendTo(queue, [task], (one) => toForeignMessage(one, crawl), signal);
+        if (unsent.length === 0) return;
+      }
+    } catch (error) {
+      logger.warn({ url: task.url, error: messageOf(error) }, "a task could not be sent to others' workers");
+    }
+    const now = clock.now();
+    const { ending, end } = handBack(task, "could not be sent", now, now + SEND_AGAIN_MS);
+    try {
+      await store.frontier.commit([ending]);
+      this.#dispatcher.ended({ ...end, untouched: true });
+    } catch {
+      // The database is away: it goes back at its deadline.
+    }
+  }
+
+  /** Resolves with the ids of those that were certainly not taken. */
+  async #sendTo(
+    queue: WorkQueue,
+    tasks: readonly Task[],
+    toMessage: (task: Task) => TaskMessage,
+    signal: AbortSignal,
+  ): Promise<readonly string[]> {
+    const { logger } = this.#deps;
+    const outcomes = await queue.publish(tasks.map(toMessage), signal);
     const unsent: string[] = [];
     outcomes.forEach((outcome, index) => {
       const task = tasks[index];
@@ -289,6 +371,8 @@ export class DispatchService implements Service {
   async #readCrawls(): Promise<void> {
     const { store, clock } = this.#deps;
     const crawls = await store.crawls.running();
+    // After the crawls: whoever named a spider found it there.
+    await this.#readSpiders();
     this.#running = new Map(crawls.map((crawl) => [crawl.id, crawl]));
     for (const id of this.#budgetSpent) if (!this.#running.has(id)) this.#budgetSpent.delete(id);
     this.#dispatcher.setCrawls(crawls);
@@ -303,6 +387,29 @@ export class DispatchService implements Service {
       else if (isOverBytes) await this.#cutCrawl(crawl.id, "maxBytes");
       if (this.#dispatcher.isIdle(crawl.id)) this.#finishIfOver(crawl.id);
     }
+  }
+
+  /** Which spiders are external, and how much their workers can take: as the broker tells of their queues. */
+  async #readSpiders(): Promise<void> {
+    const { store, bus, clock, logger } = this.#deps;
+    const spiders = await store.spiders.list();
+    const external = await Promise.all(
+      spiders.map(async ({ name, askedForAt = 0 }) => {
+        try {
+          const queue = await bus.spiderQueues.open(name);
+          const { consumers } = await queue.check();
+          const takers = consumers + (clock.now() - askedForAt < ASKED_FOR_MS ? 1 : 0);
+          return [name, { window: takers * this.#options.tasksPerConsumer }] as const;
+        } catch (error) {
+          logger.debug({ spider: name, error: messageOf(error) }, "cannot tell who takes a spider's tasks");
+          return [name, this.#external.get(name) ?? { window: 0 }] as const;
+        }
+      }),
+    );
+    const known = this.#external;
+    this.#external = new Map(external);
+    for (const name of known.keys()) if (!this.#external.has(name)) bus.spiderQueues.forget(name);
+    this.#resize();
   }
 
   /** Gives up what of a crawl was never tried: one of its limits is reached. */
@@ -368,6 +475,15 @@ export class DispatchService implements Service {
     this.#reconcileSlice = (this.#reconcileSlice + 1) % RECONCILE_SLICES;
     await this.#dispatcher.reconcile([this.#reconcileSlice, RECONCILE_SLICES]);
   }
+}
+
+function toForeignMessage(task: Task, crawl: Crawl): TaskMessage {
+  const foreign = toForeignTask(task, crawl);
+  return { body: JSON.stringify(foreign), contentType: "application/json", messageId: foreign.task };
+}
+
+function toMessage(task: Task): TaskMessage {
+  return { body: encodeTask(task), contentType: TASK_CONTENT_TYPE, messageId: task.token };
 }
 
 function sum(numbers: readonly number[]): number {

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { Bus } from "../bus/index.js";
+import type { FetcherOptions } from "../crawl/fetcher.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { ApiToken } from "../lib/config.js";
 import type { Logger } from "../lib/logger.js";
@@ -16,8 +17,11 @@ import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DeadLetterService } from "./dead-letter-service.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
+import { ForeignGate } from "./foreign-gate.js";
+import { ForeignWorkers } from "./foreign-workers.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
+import { SpiderCatalog } from "./spider-catalog.js";
 
 export type MasterOptions = {
   readonly version: string;
@@ -29,6 +33,10 @@ export type MasterOptions = {
   readonly tokens: readonly ApiToken[];
   readonly leaseMs: number;
   readonly deadLetters: DeadLettersOptions;
+  /** Tasks in the queue of an external spider for each worker that consumes from it. */
+  readonly externalTasks: number;
+  /** For the robots.txt of hosts whose pages others fetch. */
+  readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -62,13 +70,28 @@ export class Master implements Service {
       { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
     );
     const feed = new EventFeed({ events: bus.events, logger });
-    const spiders = bundledSpiders;
+    const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
     const nodes = new NodeMonitor({ nodes: store.nodes, bus, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
     const deadLetters = new DeadLetterService({ store, bus, clock, logger });
+    const foreign = new ForeignWorkers({
+      masterId: id,
+      store,
+      bus,
+      gate: new ForeignGate({
+        fetcher: options.fetcher,
+        robots: store.robots,
+        hosts: store.hosts,
+        clock,
+        logger,
+      }),
+      metrics,
+      clock,
+      logger,
+    });
     const dispatching = new DispatchService(
-      { masterId: id, leaseMs },
-      { store, bus, feed, nodes, clock, logger, metrics },
+      { masterId: id, leaseMs, tasksPerConsumer: options.externalTasks },
+      { store, bus, feed, nodes, foreign, clock, logger, metrics },
     );
     const waitReason = (crawl: string, host: string) => dispatching.waitReason(crawl, host);
     this.#store = store;
@@ -80,7 +103,8 @@ export class Master implements Service {
     this.#working = [
       feed,
       nodes,
-      new BusCalls({ masterId: id, bus, crawls, nodes, store, clock, logger }),
+      foreign,
+      new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
       new Janitor({ store, bus, crawls, clock, logger }),
       dispatching,

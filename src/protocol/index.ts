@@ -4,7 +4,7 @@ import { NODE_CALLS, type NodeCalls } from "./node-calls.js";
 
 export { asyncApiDocument } from "./asyncapi.js";
 export { EVENTS, LOG_EVENT_LEVELS } from "./events.js";
-export { NOTIFICATION_LEVELS, type NotificationLevel } from "./master-calls.js";
+export { foreignTask, NOTIFICATION_LEVELS, type NotificationLevel } from "./master-calls.js";
 export { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "./node-calls.js";
 export type { MasterCalls, NodeCalls };
 

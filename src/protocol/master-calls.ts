@@ -1,7 +1,10 @@
 import { z } from "zod";
 import type { CallTable } from "../bus/index.js";
+import { externalTask } from "../bus/index.js";
 import { CRAWL_STATUSES } from "../crawl/crawl.js";
-import { addUrlsRequest, crawlRequest } from "../crawl/crawl-request.js";
+import { addUrlsRequest, crawlRequest, spiderName } from "../crawl/crawl-request.js";
+import { FOREIGN_ERROR_CODES } from "../crawl/foreign-result.js";
+import { DEFAULT_TASK_LIMITS } from "../crawl/limits.js";
 
 const id = z.string().min(1, "must not be empty").max(100);
 const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a node's id");
@@ -67,6 +70,33 @@ const cancelled = z.looseObject({
 
 export const NOTIFICATION_LEVELS = ["info", "warn", "error"] as const;
 export type NotificationLevel = (typeof NOTIFICATION_LEVELS)[number];
+
+/** A task of an external spider. */
+export const foreignTask = z.looseObject({
+  /** Opaque; goes back with the result. */
+  task: z.string(),
+  crawl: z.string(),
+  spider: z.string(),
+  url: z.string(),
+  /** Links away from a seed. */
+  depth: z.int(),
+  /** From 1. */
+  attempt: z.int(),
+  method: z.enum(["GET", "HEAD", "POST"]).optional(),
+  headers: z.record(z.string(), z.string()).optional(),
+  body: z.string().optional(),
+  meta: z.record(z.string(), z.unknown()).optional(),
+  params: z.record(z.string(), z.unknown()).optional(),
+  /** No fetch may begin after this instant, in milliseconds since the epoch. */
+  notAfter: z.number(),
+});
+
+/** A page to fetch later: a URL, or one with more than a plain GET has. */
+const link = z.union([z.string().max(8_192), externalTask.omit({ crawl: true, spider: true, depth: true })], {
+  error: "must be a URL or an object with a `url`",
+});
+const MAX_ITEM_BYTES = 1_048_576;
+const MAX_OUTPUTS = DEFAULT_TASK_LIMITS.maxOutputs;
 
 /** What any master may be asked, over the queue that all of them share. */
 export const MASTER_CALLS = {
@@ -180,6 +210,66 @@ export const MASTER_CALLS = {
       crawl: id.exactOptional(),
     }),
     result: z.looseObject({ id: z.string() }),
+    isRepeatable: true,
+  },
+  "fetch-task": {
+    summary:
+      "Gives a worker in another language one task of an external spider, or null when there is none within two seconds: for those that cannot consume from its queue.",
+    args: z.object({ node: nodeId, spider: spiderName.exactOptional() }),
+    result: foreignTask.nullable(),
+    // Asked again it gives another task, and the first is nobody's until its deadline.
+    isRepeatable: false,
+  },
+  "submit-result": {
+    summary:
+      "Hands in what a worker in another language found behind the URL of a task. The same again changes nothing and gets the same answer.",
+    args: z.object({
+      task: z.string().min(1, "must not be empty").max(4_000, "must have at most 4000 characters"),
+      /** Who fetched it. */
+      node: nodeId.default("external"),
+      statusCode: z
+        .int("must be a whole number")
+        .min(100, "must be from 100 to 599")
+        .max(599, "must be from 100 to 599")
+        .exactOptional(),
+      /** The response's `Retry-After`. */
+      retryAfter: z.string().max(100).exactOptional(),
+      /** The response's `Location`, when it is a redirect and was not followed. */
+      redirect: z.string().max(8_192).exactOptional(),
+      /** Where redirects that were followed have led. */
+      url: z.string().max(8_192).exactOptional(),
+      contentType: z.string().max(200).exactOptional(),
+      /** Bytes of the body. */
+      bytes: whole.exactOptional(),
+      /** URLs as they stand on the page, absolute or relative; what is no http(s) URL is left out. */
+      links: z.array(link).max(MAX_OUTPUTS, `must be at most ${MAX_OUTPUTS}`).exactOptional(),
+      items: z
+        .array(
+          z
+            .record(z.string(), z.unknown())
+            .refine((item) => Buffer.byteLength(JSON.stringify(item)) <= MAX_ITEM_BYTES, {
+              error: `must be at most ${MAX_ITEM_BYTES} bytes of JSON`,
+            }),
+        )
+        .max(MAX_OUTPUTS, `must be at most ${MAX_OUTPUTS}`)
+        .exactOptional(),
+      /** A text is a fault of the worker's own: the code `spider-error`. */
+      error: z
+        .union(
+          [
+            z.string().min(1, "must not be empty"),
+            z.object({
+              code: z.enum(FOREIGN_ERROR_CODES, {
+                error: `must be one of ${FOREIGN_ERROR_CODES.join(", ")}`,
+              }),
+              message: z.string().default(""),
+            }),
+          ],
+          { error: "must be a text or an object of `code` and `message`" },
+        )
+        .exactOptional(),
+    }),
+    result: z.looseObject({ task: z.string(), accepted: z.literal(true) }),
     isRepeatable: true,
   },
 } as const satisfies CallTable;

@@ -219,6 +219,15 @@ export class Crawls {
     return (await this.#deps.crawls.find({ status: "running" }).toArray()).map(toRecord);
   }
 
+  /** A crawl of this spider that runs or is paused, if there is one. */
+  async openOf(spider: string): Promise<string | undefined> {
+    const crawl = await this.#deps.crawls.findOne(
+      { status: { $in: ["running", "paused"] }, spider },
+      { projection: { _id: 1 } },
+    );
+    return crawl?._id;
+  }
+
   /** Ids and generations of closed crawls, newest first: for nodes that were away. */
   async closed(limit = 1_000): Promise<readonly { readonly id: string; readonly generation: number }[]> {
     const documents = await this.#deps.crawls

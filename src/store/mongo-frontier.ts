@@ -40,6 +40,14 @@ export type Admitted =
   /** It was there, in this state, and still is. */
   | { readonly kind: "known"; readonly state: UrlState };
 
+/** A URL as it is looked up, whatever its state. */
+export type FoundUrl = {
+  readonly url: QueuedUrl;
+  /** While it is dispatched. */
+  readonly dispatch?: Dispatch;
+  readonly endedBy?: string;
+};
+
 export type MongoFrontierDeps = {
   readonly urls: Collection<UrlDocument>;
   readonly retrier: Retrier;
@@ -175,11 +183,30 @@ export class MongoFrontier implements Frontier {
     const found: DispatchedUrl[] = [];
     const documents = this.#urls
       .find({ state: "dispatched", shard: { $in: [...shards] } })
-      .project<Pick<UrlDocument, "_id" | "crawl" | "host" | "dispatch">>({ crawl: 1, host: 1, dispatch: 1 });
-    for await (const { _id, crawl, host, dispatch } of documents) {
-      if (dispatch !== undefined) found.push({ id: _id, crawl, host, dispatch });
+      .project<Pick<UrlDocument, "_id" | "crawl" | "host" | "request" | "dispatch">>({
+        crawl: 1,
+        host: 1,
+        request: 1,
+        dispatch: 1,
+      });
+    for await (const { _id, crawl, host, request, dispatch } of documents) {
+      if (dispatch === undefined) continue;
+      const spider = request === undefined ? undefined : requestOf(request).spider;
+      found.push({ id: _id, crawl, host, ...(spider !== undefined && { spider }), dispatch });
     }
     return found;
+  }
+
+  /** A URL with the dispatch that it is under, and the token of the one whose end it remembers. */
+  async find(id: string): Promise<FoundUrl | undefined> {
+    const document = await this.#urls.findOne({ _id: id });
+    if (document === null) return undefined;
+    const { dispatch, endedBy } = document;
+    return {
+      url: toQueued(document),
+      ...(dispatch !== undefined && { dispatch }),
+      ...(endedBy !== undefined && { endedBy }),
+    };
   }
 
   async dispatch(ids: readonly string[], dispatch: Dispatch): Promise<ReadonlySet<string>> {
@@ -470,6 +497,7 @@ export class MongoFrontier implements Frontier {
   #updateOf(ending: Ending, at: number): UpdateFilter<UrlDocument> {
     const { state, attempts, statusCode, reason } = ending;
     const $set: { -readonly [Field in keyof UrlDocument]?: UrlDocument[Field] } = { state, attempts, at };
+    if (ending.isRemembered === true) $set.endedBy = ending.token;
     if (statusCode !== undefined) $set.statusCode = statusCode;
     if (reason !== undefined) $set.reason = reason.slice(0, MAX_ERROR_CHARACTERS);
     if (ending.state === "queued") {
@@ -542,7 +570,8 @@ function hasOneToken(endings: readonly Ending[]): boolean {
 }
 
 function sameWrite({ id: _id, crawl: _crawl, token, ...written }: Ending): string {
-  const names = written.state === "queued" && written.suspicion !== undefined;
+  const names =
+    written.isRemembered === true || (written.state === "queued" && written.suspicion !== undefined);
   return JSON.stringify(names ? { ...written, token } : written);
 }
 

@@ -23,6 +23,7 @@ import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { ServerClock } from "./server-clock.js";
+import { type SpiderDocument, Spiders } from "./spiders.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
 
@@ -84,6 +85,7 @@ export class Store implements Service {
   readonly notifications: Notifications;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly spiders: Spiders;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -153,6 +155,7 @@ export class Store implements Service {
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
     );
+    this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.serverClock = new ServerClock(db, clock);
   }
 

@@ -23,6 +23,8 @@ export type UrlDocument = {
   readonly target?: RedirectTarget;
   /** While it is dispatched. */
   readonly dispatch?: Dispatch;
+  /** The token of its last dispatch whose end was to be remembered. */
+  readonly endedBy?: string;
   readonly statusCode?: number;
   readonly reason?: string;
   readonly error?: string;

@@ -9,9 +9,9 @@ import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
+import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type DeadLettersOptions, Store } from "../store/index.js";
-import { type CommittedGroup, Committer } from "./committer.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
@@ -21,10 +21,8 @@ import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
-import { Replies } from "./replies.js";
 import { StallWatch } from "./stall-watch.js";
 import { type TaskContext, TaskLoop } from "./task-loop.js";
-import { WorkerEvents } from "./worker-events.js";
 
 export type ClusterWorkerOptions = {
   readonly nodeId: string;
@@ -68,9 +66,10 @@ export class ClusterWorker implements Service {
   readonly #crawls: CrawlView;
   readonly #engine: Engine;
   readonly #committer: Committer<TaskContext>;
-  readonly #events: WorkerEvents;
+  readonly #events: TaskEvents;
   readonly #logEvents: LogEvents;
   readonly #replies: Replies;
+  readonly #aftermath: Aftermath;
   readonly #refusals: Refusals;
   readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
@@ -120,11 +119,17 @@ export class ClusterWorker implements Service {
       },
       options.limits,
     );
-    this.#events = new WorkerEvents(this.#bus.events, nodeId, clock);
     this.#logEvents = new LogEvents({ log: deps.log, events: this.#bus.events, node: nodeId, clock });
-    this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
     this.#stalls = new StallWatch(clock);
     this.#refusals = new Refusals({ bus: this.#bus, clock, logger, metrics });
+    this.#events = new TaskEvents(this.#bus.events, nodeId, clock);
+    this.#replies = new Replies(this.#store.replies, this.#bus.calls, logger);
+    this.#aftermath = new Aftermath({
+      events: this.#events,
+      replies: this.#replies,
+      crawls: this.#store.crawls,
+      metrics,
+    });
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
       results: this.#store.results,
@@ -158,6 +163,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
+        isExternal: (spider) => !bundledSpiders.has(spider) && this.#isStored(spider),
         onStarted: (task) => this.#events.started(task),
         onGarbage: (delivery) =>
           this.#refusals.giveUp(delivery, "invalid-message", "is not a dispatched task"),
@@ -244,71 +250,21 @@ export class ClusterWorker implements Service {
     await this.#fetcher.close();
   }
 
+  async #isStored(spider: string): Promise<boolean> {
+    return (await this.#store.spiders.get(spider)) !== undefined;
+  }
+
   /** A group is stored: now it may be acknowledged, told and answered. */
   async #committed(group: CommittedGroup<TaskContext>): Promise<void> {
-    const { members, applied } = group;
-    const { metrics } = this.#deps;
-    const deliveries = members.map(({ context }) => context.delivery);
+    const deliveries = group.members.map(({ context }) => context.delivery);
     this.#bus.tasks.settle(deliveries, { kind: "ack" });
     this.#loop.settled(deliveries);
-    this.#events.committed(group);
-    const counts = countsOf(group);
-    for (const [crawl, delta] of counts) this.#store.crawls.count(crawl, delta);
-    const endings = members.filter(
-      ({ result }) => result.ending.state !== "queued" && applied.has(result.ending.id),
-    );
-    for (const { result } of endings) {
-      metrics.pages.inc({ status: result.ending.state });
-      if (result.items.length > 0) metrics.items.inc(result.items.length);
-    }
-    await this.#replies.ended(
-      endings.map(({ result }) => ({
-        id: result.ending.id,
-        children: result.links
-          .filter(({ kind, skip }) => kind === "file" && skip === undefined)
-          .map(({ id }) => id),
-      })),
-    );
+    await this.#aftermath.follow(group);
     // Taken for lost, and given to someone else: but this worker lives.
     await this.#store.frontier.vouch(
-      members.flatMap(({ context: { task, delivery } }) =>
-        task.suspect === undefined || delivery.redelivered || applied.has(task.id) ? [] : [task],
+      group.members.flatMap(({ context: { task, delivery } }) =>
+        task.suspect === undefined || delivery.redelivered || group.applied.has(task.id) ? [] : [task],
       ),
     );
   }
-}
-
-type Counts = {
-  queued: number;
-  active: number;
-  done: number;
-  failed: number;
-  skipped: number;
-  items: number;
-  files: number;
-  bytes: number;
-};
-
-/** What a group changes in the live counts, by crawl. */
-function countsOf({ members, applied, links }: CommittedGroup<TaskContext>): Map<string, Counts> {
-  const counts = new Map<string, Counts>();
-  const of = (crawl: string): Counts => {
-    let known = counts.get(crawl);
-    if (known === undefined) {
-      known = { queued: 0, active: 0, done: 0, failed: 0, skipped: 0, items: 0, files: 0, bytes: 0 };
-      counts.set(crawl, known);
-    }
-    return known;
-  };
-  for (const { crawl } of links.queued) of(crawl).queued += 1;
-  for (const { result } of members) {
-    if (!applied.has(result.ending.id)) continue;
-    const delta = of(result.ending.crawl);
-    delta.active -= 1;
-    delta[result.ending.state] += 1;
-    delta.items += result.items.length;
-    delta.files += result.files.length;
-    for (const page of result.pages) delta.bytes += page.bytes;
-  }
-  return counts;
 }

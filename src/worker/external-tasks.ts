@@ -14,17 +14,16 @@ import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/ur
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
+import type { Replies, TaskEvents } from "../results/index.js";
 import type { Store } from "../store/index.js";
 import type { CrawlView } from "./crawl-view.js";
-import type { Replies } from "./replies.js";
-import type { WorkerEvents } from "./worker-events.js";
 
 export type ExternalTasksDeps = {
   readonly store: Store;
   readonly crawls: CrawlView;
   readonly spiders: SpiderCatalog;
   readonly replies: Replies;
-  readonly events: WorkerEvents;
+  readonly events: TaskEvents;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly acknowledge: (deliveries: readonly TaskDelivery[]) => void;
@@ -103,12 +102,16 @@ export class ExternalTasks {
 
   /** The task as a URL of its crawl, or why it cannot be taken. */
   async #toUrl(task: ExternalTask): Promise<NewUrl | Objection> {
-    const { crawls, spiders } = this.#deps;
+    const { crawls, spiders, store } = this.#deps;
     const crawl = await crawls.load(task.crawl ?? INBOX);
     if (crawl === undefined) {
       return { reason: "unknown-crawl", error: `crawl: there is no crawl "${task.crawl ?? INBOX}"` };
     }
-    if (task.spider !== undefined && spiders.get(task.spider) === undefined) {
+    const isKnown =
+      task.spider === undefined ||
+      spiders.get(task.spider) !== undefined ||
+      (await store.spiders.get(task.spider)) !== undefined;
+    if (!isKnown) {
       return { reason: "unknown-spider", error: `spider: there is no spider "${task.spider}"` };
     }
     const canonical = canonicalUrl(task.url);

@@ -19,7 +19,7 @@ import type { Clock } from "../lib/clock.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
-import { Committer } from "./committer.js";
+import { Committer } from "../results/index.js";
 
 const SHARDS = 64;
 

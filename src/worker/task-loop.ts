@@ -10,7 +10,7 @@ import { messageOf, WarrenError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
-import type { Committer } from "./committer.js";
+import type { Committer } from "../results/index.js";
 import type { CrawlView } from "./crawl-view.js";
 import type { StallWatch } from "./stall-watch.js";
 
@@ -42,6 +42,8 @@ export type TaskLoopDeps = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  /** Whether the pages of this spider are read by workers that are not Warren's. */
+  readonly isExternal: (spider: string) => boolean | Promise<boolean>;
   readonly onStarted: (task: Task) => void;
   /** Called with messages that are none of ours and cannot be read. */
   readonly onGarbage: (delivery: TaskDelivery) => void;
@@ -428,7 +430,7 @@ export class TaskLoop implements Service {
   }
 
   async #run(taken: Taken, crawl: Crawl, abort: AbortController): Promise<void> {
-    const { engine, clock, logger } = this.#deps;
+    const { engine, clock, logger, isExternal } = this.#deps;
     const { task, delivery } = taken;
     const { taskTimeoutMs } = this.#options;
     let tookTooLong = false;
@@ -438,6 +440,13 @@ export class TaskLoop implements Service {
     });
     let result: TaskResult | undefined;
     try {
+      if (await isExternal(task.request?.spider ?? crawl.spider)) {
+        // Its master had not heard of the spider yet; the next time it has.
+        stopTimer();
+        this.#giveBack(taken, { reason: "its spider is external", waitMs: UNAVAILABLE_WAIT_MS });
+        this.#end(delivery);
+        return;
+      }
       result = await engine.run(task, crawl, abort.signal);
       if (tookTooLong && result === undefined) {
         result = failedAttempt(

@@ -13,7 +13,10 @@ import { BusCalls } from "../../src/master/bus-calls.js";
 import { CrawlService } from "../../src/master/crawl-service.js";
 import { DeadLetterService } from "../../src/master/dead-letter-service.js";
 import { EventFeed } from "../../src/master/event-feed.js";
+import { ForeignGate } from "../../src/master/foreign-gate.js";
+import { ForeignWorkers } from "../../src/master/foreign-workers.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
+import { SpiderCatalog } from "../../src/master/spider-catalog.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
 
@@ -75,13 +78,29 @@ export class ApiMaster {
       },
       options.nodeMonitor,
     );
-    const spiders = {
-      has: (spider: string) => SPIDERS.some((known) => known.name === spider),
+    const bundled = {
       get: (spider: string) => SPIDERS.find((known) => known.name === spider),
       list: () => SPIDERS,
     };
+    const spiders = new SpiderCatalog({ bundled, store: this.store, bus: this.#bus, logger });
     const crawls = new CrawlService({ store: this.store, bus: this.#bus, spiders, clock, logger });
+    const foreign = new ForeignWorkers({
+      masterId: "master-1",
+      store: this.store,
+      bus: this.#bus,
+      gate: new ForeignGate({
+        fetcher: { userAgent: "warren-test" },
+        robots: this.store.robots,
+        hosts: this.store.hosts,
+        clock,
+        logger,
+      }),
+      metrics,
+      clock,
+      logger,
+    });
     this.#calls = new BusCalls({
+      foreign,
       masterId: "master-1",
       bus: this.#bus,
       crawls,
@@ -127,8 +146,8 @@ export class ApiMaster {
     for (const service of [this.api, this.#calls, this.nodes, this.#feed, this.#stranger, this.#bus])
       await service.stop();
     if (this.#ownsNamespace) {
-      await this.store.dropDatabase();
       await this.#emptyBroker();
+      await this.store.dropDatabase();
     }
     await this.#removeNodes();
     await this.store.stop();
@@ -229,7 +248,8 @@ export class ApiMaster {
     const names = new Names(this.namespace);
     const connection = await connect(process.env.AMQP_URL ?? "");
     const channel = await connection.createChannel();
-    for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master()]) {
+    const external = (await this.store.spiders.list()).map(({ name }) => names.tasksOf(name));
+    for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master(), ...external]) {
       await channel.deleteQueue(queue);
     }
     for (const exchange of [names.events(), names.broadcast(), names.dead(), names.rejected()]) {

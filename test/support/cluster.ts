@@ -67,9 +67,11 @@ export class Cluster {
   /** Ends what still runs and removes queues, exchanges and the database. */
   async stop(): Promise<void> {
     await Promise.all(this.members.map((member) => member.end("SIGKILL")));
-    await this.#removeTopology();
     const client = new MongoClient(this.mongodbUri);
-    await client.db(this.namespace).dropDatabase();
+    const database = client.db(this.namespace);
+    const spiders = await database.collection<{ _id: string }>("spiders").find().toArray();
+    await this.#removeTopology(spiders.map(({ _id }) => _id));
+    await database.dropDatabase();
     await client.close();
     if (this.#dataDir !== undefined) await rm(this.#dataDir, { recursive: true, force: true });
   }
@@ -110,11 +112,18 @@ export class Cluster {
     return member;
   }
 
-  async #removeTopology(): Promise<void> {
+  async #removeTopology(externalSpiders: readonly string[]): Promise<void> {
     const connection = await connect(this.amqpUrl);
     const nodes = ["worker-1", "worker-2", ...this.members.map(({ name }) => name)];
     const names = {
-      queues: ["tasks", "master", "dead", "tasks.dead", "rejected"],
+      queues: [
+        "tasks",
+        "master",
+        "dead",
+        "tasks.dead",
+        "rejected",
+        ...externalSpiders.map((spider) => `tasks.${spider}`),
+      ],
       exchanges: ["broadcast", "events", "dead", "rejected", ...nodes.map((name) => `node.${name}`)],
     };
     const channel = await connection.createChannel();

@@ -54,6 +54,9 @@ describe("the linter keeps the import arrows", () => {
     ["protocol", "store", "protocol/ says what may be sent"],
     ["store", "bus", "store/ knows the interfaces"],
     ["store", "master", "store/ knows the interfaces"],
+    ["store", "results", "store/ knows the interfaces"],
+    ["results", "master", "results/ stores what tasks brought"],
+    ["results", "worker", "results/ stores what tasks brought"],
     ["master", "worker", "master/ and worker/ never know each other"],
     ["worker", "master", "worker/ and master/ never know each other"],
   ])("refuses that %s/ imports %s/, be it a type, and says why", (from, what, message) => {

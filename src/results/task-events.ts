@@ -4,7 +4,14 @@ import type { Task } from "../crawl/task.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { CommittedGroup } from "./committer.js";
 
-type Group = CommittedGroup<{ readonly task: Task }>;
+/** What is known of a result beside it. */
+export type EventContext = {
+  readonly task: Pick<Task, "id" | "crawl" | "url" | "attempts">;
+  /** Who brought it, when that was not this process. */
+  readonly node?: string;
+};
+
+type Group = CommittedGroup<EventContext>;
 
 const KEY_OF = {
   done: "task.completed",
@@ -17,7 +24,7 @@ const KEY_OF = {
 const STARTS_GATHER_MS = 50;
 
 /** Tells everyone what happened to tasks: one message for many, each kind under its own key. */
-export class WorkerEvents {
+export class TaskEvents {
   readonly #events: Events;
   readonly #node: string;
   readonly #clock: Clock;
@@ -67,7 +74,7 @@ export class WorkerEvents {
     const byKey = new Map<string, BusEvent[]>();
     for (const { result, context } of group.members) {
       const key = KEY_OF[result.ending.state];
-      const event = this.#ended(key, result, context.task);
+      const event = this.#ended(key, result, context);
       const others = byKey.get(key);
       if (others === undefined) byKey.set(key, [event]);
       else others.push(event);
@@ -94,13 +101,13 @@ export class WorkerEvents {
     this.#started = [];
   }
 
-  #ended(type: string, result: TaskResult, task: Task): BusEvent {
+  #ended(type: string, result: TaskResult, { task, node = this.#node }: EventContext): BusEvent {
     const { ending, end, items, files } = result;
     return {
       type,
       at: this.#now(),
       crawl: task.crawl,
-      node: this.#node,
+      node,
       data: {
         url: task.url,
         ...(ending.statusCode !== undefined && { statusCode: ending.statusCode }),
