@@ -123,7 +123,16 @@ describe("Store", () => {
     );
     await client.close();
 
-    expect(names.sort()).toEqual(["crawls", "files", "leases", "notifications", "replies", "robots", "urls"]);
+    expect(names.sort()).toEqual([
+      "crawls",
+      "deadLetters",
+      "files",
+      "leases",
+      "notifications",
+      "replies",
+      "robots",
+      "urls",
+    ]);
     expect(store.shardCount).toBe(64);
   });
 });
