@@ -131,7 +131,7 @@ export function topologyError(error: unknown): ConfigError | undefined {
 
 /** Which setting an argument of a queue comes from, told by how the broker complains of it. */
 const SETTING_OF_ARGUMENT = [
-  { pattern: /arg 'x-max-length' for queue '[^']*\.tasks'/, setting: "WARREN_MAX_TASKS" },
-  { pattern: /arg 'x-delivery-limit' for queue '[^']*\.tasks'/, setting: "WARREN_DELIVERY_LIMIT" },
+  { pattern: /arg 'x-max-length' for queue '[^']*\.tasks(\.[^']*)?'/, setting: "WARREN_MAX_TASKS" },
+  { pattern: /arg 'x-delivery-limit' for queue '[^']*\.tasks(\.[^']*)?'/, setting: "WARREN_DELIVERY_LIMIT" },
   { pattern: /arg 'x-max-length' for queue '[^']*\.dead'/, setting: "WARREN_MAX_DEAD_LETTERS" },
 ] as const;
