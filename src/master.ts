@@ -20,6 +20,9 @@ const PROGRAM = {
     "port",
     "apiTokens",
     "leaseMs",
+    "maxTasks",
+    "deliveryLimit",
+    "maxDeadLetters",
     "deadLetterRecords",
     "deadLetterDays",
     "externalTasks",
@@ -51,6 +54,11 @@ await main(async () => {
       port: config.port,
       tokens: config.apiTokens ?? [],
       leaseMs: config.leaseMs,
+      topology: {
+        maxTasks: config.maxTasks,
+        deliveryLimit: config.deliveryLimit,
+        maxDeadLetters: config.maxDeadLetters,
+      },
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
       externalTasks: config.externalTasks,
       fetcher: {

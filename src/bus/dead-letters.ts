@@ -27,6 +27,8 @@ export type DeadLetterReport = {
   readonly reason: DeadLetterReason;
   /** What was wrong, for people. */
   readonly error: string;
+  /** The queue in which it was. @default the task queue */
+  readonly firstQueue?: string;
   /** How often it was handed out. @default as far as the broker tells */
   readonly count?: number;
   /** Of a URL that ended its workers: which, and when, in milliseconds since the epoch. */
@@ -155,9 +157,9 @@ export class DeadLetters {
       correlationId: letter.correlationId,
       redelivered: letter.redelivered === true,
       count: deliveriesOf(letter),
+      firstQueue: this.#names.tasks(),
       ...report,
       error: report.error.slice(0, MAX_ERROR_CHARACTERS),
-      firstQueue: this.#names.tasks(),
       at: this.#clock.now(),
       ...subjectOf(letter),
     };
@@ -306,8 +308,15 @@ export class DeadLetters {
       reason: REASON_OF[brokersReason] ?? "rejected",
       error: `the broker gave the message up: ${brokersReason.replaceAll("_", " ")}`,
       // The broker does not say how often: it is handed out once more than it may come back.
+      firstQueue: this.#taskQueueOf(properties.headers?.["x-first-death-queue"]),
       count: { delivery_limit: this.#deliveryLimit + 1, rejected: 1 }[brokersReason] ?? 0,
     };
+  }
+
+  /** A header that anyone may have written: what is replayed must not go to other than a queue of tasks. */
+  #taskQueueOf(header: unknown): string {
+    const tasks = this.#names.tasks();
+    return typeof header === "string" && header.startsWith(this.#names.tasksOf("")) ? header : tasks;
   }
 
   /** Resolves after a while, or as soon as one of the signals is aborted. */

@@ -29,6 +29,7 @@ export { DEAD_LETTER_REASONS, externalTask, parseExternalTask } from "./messages
 export type { NodeClaim } from "./node-claim.js";
 export type { PublishOutcome } from "./publisher.js";
 export { SpiderQueues } from "./spider-queues.js";
+export type { TopologyOptions } from "./topology.js";
 export { Names } from "./topology.js";
 export type { Consumer, DeliveryOutcome, TaskMessage } from "./work-queue.js";
 export { TaskDelivery, WorkQueue } from "./work-queue.js";

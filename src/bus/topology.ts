@@ -114,9 +114,24 @@ export function topologyError(error: unknown): ConfigError | undefined {
     });
   }
   if (!/PRECONDITION[_-]FAILED/.test(message)) return undefined;
+  const setting = SETTING_OF_ARGUMENT.find(({ pattern }) => pattern.test(message))?.setting;
+  if (setting !== undefined) {
+    return new ConfigError(
+      `${setting}: the queue is there with another value, which cannot be changed: ${message}. ` +
+        "Set the current one, or remove the queue with what is in it, or use another WARREN_NAMESPACE",
+      { cause: error },
+    );
+  }
   return new ConfigError(
     `a queue or exchange exists on the broker with other arguments than Warren's: ${message}. ` +
       "Remove it there, or use another WARREN_NAMESPACE",
     { cause: error },
   );
 }
+
+/** Which setting an argument of a queue comes from, told by how the broker complains of it. */
+const SETTING_OF_ARGUMENT = [
+  { pattern: /arg 'x-max-length' for queue '[^']*\.tasks(\.[^']*)?'/, setting: "WARREN_MAX_TASKS" },
+  { pattern: /arg 'x-delivery-limit' for queue '[^']*\.tasks(\.[^']*)?'/, setting: "WARREN_DELIVERY_LIMIT" },
+  { pattern: /arg 'x-max-length' for queue '[^']*\.dead'/, setting: "WARREN_MAX_DEAD_LETTERS" },
+] as const;

@@ -99,6 +99,9 @@ const QUIET_FLIGHT_MS = 1_000;
 /** URLs in flight from which on dispatches are gathered. */
 const MUCH_IN_FLIGHT = 48;
 
+/** Wait of tasks that could not be sent, in milliseconds. */
+const REFUSED_WAIT_MS = 500;
+
 /** How long a lane that nothing waits for is kept, in milliseconds; above the longest crawl delay obeyed. */
 const QUIET_MS = 90_000;
 
@@ -672,10 +675,15 @@ export class Dispatcher {
         }
         this.#deps.onDispatched?.(sending);
       }
-      const back = [...stale, ...unsent];
-      if (back.length > 0) {
-        await frontier.revoke(back, [token], clock.now());
-        giveBack(back);
+      // Whoever refused them, a full queue for one, would do so again at once.
+      const again = [
+        { ids: stale, readyAt: clock.now() },
+        { ids: unsent, readyAt: clock.now() + REFUSED_WAIT_MS },
+      ];
+      for (const { ids, readyAt } of again) {
+        if (ids.length === 0) continue;
+        await frontier.revoke(ids, [token], readyAt);
+        giveBack(ids);
       }
     } catch (error) {
       // Whatever was marked is found by the reconciler as a stranger and taken back at its deadline; what

@@ -232,6 +232,27 @@ export const SETTINGS = {
     parse: wholeNumber(500, DAY_MS),
     fallback: "10000",
   }),
+  maxTasks: setting({
+    flag: "max-tasks",
+    value: "N",
+    help: "messages in the task queue; more are refused. The same for all masters and workers, and for good",
+    parse: wholeNumber(1, 100_000_000),
+    fallback: "1000000",
+  }),
+  deliveryLimit: setting({
+    flag: "delivery-limit",
+    value: "N",
+    help: "times a task may come back without being acknowledged; then it is a dead letter. For all and for good, as above",
+    parse: wholeNumber(1, 1_000_000),
+    fallback: "10",
+  }),
+  maxDeadLetters: setting({
+    flag: "max-dead-letters",
+    value: "N",
+    help: "messages in the queue of dead letters; the oldest go first. For all and for good, as above",
+    parse: wholeNumber(1, 100_000_000),
+    fallback: "10000",
+  }),
   deadLetterRecords: setting({
     flag: "dead-letter-records",
     value: "N",

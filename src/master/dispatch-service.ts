@@ -314,14 +314,16 @@ export class DispatchService implements Service {
     const { logger } = this.#deps;
     const outcomes = await queue.publish(tasks.map(toMessage), signal);
     const unsent: string[] = [];
+    let reason: string | undefined;
     outcomes.forEach((outcome, index) => {
       const task = tasks[index];
       if (outcome.ok || task === undefined) return;
       // A message whose fate is unknown may be in the queue: it stays in flight until its end or its deadline.
       if (outcome.error.code === "PUBLISH_UNKNOWN") return;
       unsent.push(task.id);
-      logger.warn({ url: task.url, error: outcome.error.message }, "a task could not be sent");
+      reason ??= outcome.error.message;
     });
+    if (unsent.length > 0) logger.warn({ tasks: unsent.length, error: reason }, "tasks could not be sent");
     return unsent;
   }
 

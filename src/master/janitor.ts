@@ -19,6 +19,9 @@ const DEFAULTS: JanitorOptions = { everyMs: 5_000, contentsEveryMs: 600_000 };
 /** Age from which something half done is taken to be abandoned, in milliseconds. */
 const ABANDONED_MS = 10_000;
 
+/** Overdue replies that are sent together. */
+const REPLIES_AT_ONCE = 100;
+
 export type JanitorParts = {
   readonly store: Store;
   readonly bus: WarrenBus;
@@ -74,10 +77,25 @@ export class Janitor implements Service {
     }
   }
 
+  /** One that cannot be sent must not keep the others from it. */
   async #sendOverdueReplies(): Promise<void> {
-    const { store, bus } = this.#parts;
-    for (const { replyTo, correlationId, body } of await store.replies.sweep(ABANDONED_MS)) {
-      await bus.calls.reply(replyTo, correlationId, body);
+    const { store, bus, logger } = this.#parts;
+    // What is taken now would be out of everyone's reach for a while.
+    if (!bus.connected) return;
+    const due = await store.replies.sweep(ABANDONED_MS);
+    for (let start = 0; start < due.length; start += REPLIES_AT_ONCE) {
+      const sent = await Promise.all(
+        due.slice(start, start + REPLIES_AT_ONCE).map(async ({ id, replyTo, correlationId, body }) => {
+          try {
+            await bus.calls.reply(replyTo, correlationId, body);
+            return [id];
+          } catch (error) {
+            logger.warn({ replyTo, error: messageOf(error) }, "could not send an overdue reply");
+            return [];
+          }
+        }),
+      );
+      await store.replies.sent(sent.flat());
     }
   }
 }

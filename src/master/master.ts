@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { Bus } from "../bus/index.js";
+import { Bus, type TopologyOptions } from "../bus/index.js";
 import type { FetcherOptions } from "../crawl/fetcher.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { ApiToken } from "../lib/config.js";
@@ -32,6 +32,7 @@ export type MasterOptions = {
   readonly port: number;
   readonly tokens: readonly ApiToken[];
   readonly leaseMs: number;
+  readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
@@ -66,7 +67,7 @@ export class Master implements Service {
     const clock: Clock = { ...systemClock, now: () => store.serverClock.now() };
     const identity = { role: "master", id, version: options.version } as const;
     const bus = new Bus(
-      { urls: options.amqpUrls, namespace, identity },
+      { urls: options.amqpUrls, namespace, identity, topology: options.topology },
       { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
     );
     const feed = new EventFeed({ events: bus.events, logger });

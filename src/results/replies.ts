@@ -22,14 +22,18 @@ export class Replies {
   /** URLs ended; each with the files found on it that must end before its reply is due. */
   async ended(endings: readonly EndedUrl[]): Promise<void> {
     const due = await this.#store.ended(endings);
-    await Promise.all(
-      due.map(async ({ replyTo, correlationId, body }) => {
+    const sent = await Promise.all(
+      due.map(async ({ id, replyTo, correlationId, body }) => {
         try {
           await this.#calls.reply(replyTo, correlationId, body);
+          return [id];
         } catch (error) {
+          // It stays on record, and a master sends it later.
           this.#logger.warn({ replyTo, error: messageOf(error) }, "could not send a reply");
+          return [];
         }
       }),
     );
+    await this.#store.sent(sent.flat());
   }
 }

@@ -1,4 +1,4 @@
-import type { Collection } from "mongodb";
+import type { Collection, Filter } from "mongodb";
 import type { EndState } from "../crawl/frontier.js";
 import type { Clock } from "../lib/clock.js";
 import type { Retrier } from "./retrier.js";
@@ -44,18 +44,29 @@ export type ReplyDocument = Omit<ExpectedReply, "id"> & {
   /** The URL itself and those found on its page. */
   readonly urls: readonly string[];
   readonly at: number;
+  /** While someone sends it: until when that is left to them. */
+  readonly sendingUntil?: number;
+  /** What is sent, the same each time. */
+  readonly body?: DueReply["body"];
 };
 
 const SWEEP_BATCH = 500;
 
+/** Time for whoever has a reply to send it, before another does, in milliseconds; above the bus's own deadline. */
+const SENDING_MS = 15_000;
+
 /**
  * Replies owed to senders of URLs.
  *
- *   expect ──▶ waits for its URL ──ended, files were found on it──▶ waits for them ──all ended──▶ due, and gone
+ *   expect ──▶ waits for its URL ──ended, files were found on it──▶ waits for them ──all ended──▶ due
+ *                                                                                                 │
+ *                                   gone ◀──sent── marked as being sent, by whoever found it due ◀┘
+ *                                                    │        ▲
+ *                                                    └────────┘ not sent in time: due again
  *
- * A reply is taken out by whoever finds that nothing is waited for, so it is due once. Whoever is killed
- * between taking it out and sending it loses it: a reply is sent at most once, the work itself is not lost.
- * A report of an end that gets lost is made up for by `sweep`.
+ * A reply goes once it was sent, so it is sent at least once: whoever is killed after sending it and before saying so
+ * has it sent a second time. A report of an end that gets lost is made up for by `sweep`, which also finds those
+ * that were not sent in time.
  */
 export class Replies {
   readonly #replies: Collection<ReplyDocument>;
@@ -132,7 +143,16 @@ export class Replies {
     return this.#takeDue(owed);
   }
 
-  /** Replies that wait, unchanged for so long, for URLs that have all ended: their reports were lost. */
+  /** They were sent: nothing is owed any more. */
+  async sent(ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return;
+    await this.#retrier.run("note sent replies", () => this.#replies.deleteMany({ _id: { $in: [...ids] } }));
+  }
+
+  /**
+   * Replies that wait, unchanged for so long, for URLs that have all ended: their reports were lost, or whoever was to
+   * send them was.
+   */
   async sweep(olderThanMs: number): Promise<readonly DueReply[]> {
     const due: DueReply[] = [];
     const before = this.#clock.now() - olderThanMs;
@@ -175,18 +195,38 @@ export class Replies {
     return ended.map(({ _id }) => _id);
   }
 
+  /** Marks those that are due as being sent, and returns those that were not. */
   async #takeDue(ids: readonly string[]): Promise<readonly DueReply[]> {
-    const over = await this.#replies.find({ _id: { $in: [...ids] }, waiting: { $size: 0 } }).toArray();
-    const taken: ReplyDocument[] = [];
-    for (const { _id } of over) {
-      const reply = await this.#replies.findOneAndDelete({ _id, waiting: { $size: 0 } });
-      if (reply !== null) taken.push(reply);
-    }
-    if (taken.length === 0) return [];
+    const now = this.#clock.now();
+    const isDue: Filter<ReplyDocument> = {
+      waiting: { $size: 0 },
+      $or: [{ sendingUntil: { $exists: false } }, { sendingUntil: { $lte: now } }],
+    };
+    const due = await this.#replies.find({ _id: { $in: [...ids] }, ...isDue }).toArray();
+    if (due.length === 0) return [];
     const urls = new Map<string, UrlDocument>();
-    const documents = this.#urls.find({ _id: { $in: taken.flatMap((reply) => [...reply.urls]) } });
+    const documents = this.#urls.find({ _id: { $in: due.flatMap((reply) => [...reply.urls]) } });
     for await (const document of documents) urls.set(document._id, document);
-    return taken.map((reply) => toDue(reply, urls));
+    const taken: DueReply[] = [];
+    for (const reply of due) {
+      const { body, ...address } = toDue(reply, urls);
+      const marked = await this.#replies.findOneAndUpdate(
+        { _id: reply._id, ...isDue },
+        [
+          // What was said first holds: the URL may have been opened again since.
+          {
+            $set: {
+              sendingUntil: now + SENDING_MS,
+              at: now,
+              body: { $ifNull: ["$body", { $literal: body }] },
+            },
+          },
+        ],
+        { returnDocument: "after" },
+      );
+      if (marked !== null) taken.push({ ...address, body: marked.body ?? body });
+    }
+    return taken;
   }
 }
 

@@ -1,4 +1,4 @@
-import { Bus } from "../bus/index.js";
+import { Bus, type TopologyOptions } from "../bus/index.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -36,6 +36,7 @@ export type ClusterWorkerOptions = {
   readonly limits: Partial<TaskLimits>;
   /** How long tasks that run may take to end when the worker stops, in milliseconds. */
   readonly shutdownTimeoutMs: number;
+  readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
   /** Workers that a URL may end before it is set aside. */
   readonly maxCrashes: number;
@@ -92,7 +93,12 @@ export class ClusterWorker implements Service {
     const clock = { ...systemClock, now: () => this.#store.serverClock.now() };
     this.#clock = clock;
     this.#bus = new Bus(
-      { urls: options.amqpUrls, namespace, identity: { role: "worker", id: nodeId, version } },
+      {
+        urls: options.amqpUrls,
+        namespace,
+        identity: { role: "worker", id: nodeId, version },
+        topology: options.topology,
+      },
       { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
     this.#fetcher = new Fetcher(options.fetcher);

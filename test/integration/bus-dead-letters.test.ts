@@ -162,6 +162,30 @@ describe("dead letters", () => {
     });
   });
 
+  it("tells in which queue of tasks a message was, and takes nobody's word for another", async () => {
+    const bus = await under.started();
+    const heard = new Map<string, string | undefined>();
+    await bus.deadLetters.takeRejected(async ({ body }, { firstQueue }) => {
+      heard.set(body.toString(), firstQueue);
+    });
+    const spiders = await bus.spiderQueues.open("x");
+    await spiders.publish([{ body: "page", contentType: "text/plain", expirationMs: 1 }]);
+    await bus.tasks.publish([
+      {
+        body: "forged",
+        contentType: "text/plain",
+        headers: { "x-first-death-queue": under.names.master(), "x-first-death-reason": "expired" },
+        expirationMs: 1,
+      },
+    ]);
+    await until("both were given up", () => heard.size === 2);
+    expect(Object.fromEntries(heard)).toEqual({
+      page: under.names.tasksOf("x"),
+      forged: under.names.tasks(),
+    });
+    await bus.spiderQueues.drop("x");
+  });
+
   it("tries again until a rejected message is dealt with, without giving it back meanwhile", async () => {
     const bus = await under.started();
     let attempts = 0;

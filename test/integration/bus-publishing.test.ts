@@ -67,6 +67,30 @@ describe("publishing", () => {
     expect(words(await bus.tasks.publish([task("x")]))).toEqual(["PUBLISH_REJECTED"]);
   });
 
+  it("lets an outsider know that the queue is full, and that it no longer is", async () => {
+    const bus = await under.started({ topology: { maxTasks: 2 } });
+    const outsider = await under.strangerWithConfirms();
+    const returned: unknown[] = [];
+    outsider.on("return", (message) => returned.push(message));
+    const hand = async () => {
+      outsider.sendToQueue(under.names.tasks(), Buffer.from("http://a.test/"), { mandatory: true });
+      return outsider.waitForConfirms().then(
+        () => "taken",
+        (error: Error) => error.message,
+      );
+    };
+    await until("it is refused", async () => (await hand()) === "message nacked");
+    const waiting = await under.ready(under.names.tasks());
+
+    expect(await hand()).toBe("message nacked");
+
+    // Refused is not returned: the queue is there. And what was refused is not in it.
+    expect(returned).toEqual([]);
+    expect(await under.ready(under.names.tasks())).toBe(waiting);
+    await bus.tasks.consume({ prefetch: 10 }, (delivery) => bus.tasks.settle([delivery], { kind: "ack" }));
+    await until("it is taken again", async () => (await hand()) === "taken");
+  });
+
   it("declares the task queue anew and sends again when someone has deleted it", async () => {
     const bus = await under.started();
     const channel = await under.stranger();

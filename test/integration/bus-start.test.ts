@@ -64,15 +64,35 @@ describe("starting the bus", () => {
     await expect(under.bus({ urls: [] }).start()).rejects.toThrow(ConfigError);
   });
 
-  it("fails at once when a queue is there with other arguments, and names it", async () => {
-    await under.started();
+  it.each([
+    [{ maxTasks: 7 }, "WARREN_MAX_TASKS", "x-max-length", () => under.names.tasks()],
+    [{ deliveryLimit: 7 }, "WARREN_DELIVERY_LIMIT", "x-delivery-limit", () => under.names.tasks()],
+    [{ maxDeadLetters: 7 }, "WARREN_MAX_DEAD_LETTERS", "x-max-length", () => under.names.dead()],
+  ])(
+    "fails at once when a queue is there with other than %o, and names the setting",
+    async (topology, setting, argument, queue) => {
+      await under.started();
+      const error = await under
+        .bus({ topology })
+        .start()
+        .catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(ConfigError);
+      for (const part of [setting, argument, queue()]) expect(String(error)).toContain(part);
+    },
+  );
+
+  it("fails at once when a queue is there that is none of Warren's, and names it", async () => {
+    const channel = await under.stranger();
+    await channel.assertQueue(under.names.tasks(), { durable: true });
     const error = await under
-      .bus({ topology: { maxTasks: 7 } })
+      .bus()
       .start()
       .catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(ConfigError);
     expect(String(error)).toContain(under.names.tasks());
-    expect(String(error)).toContain("x-max-length");
+    // So that there is everything to be removed in the end.
+    await channel.deleteQueue(under.names.tasks());
+    await under.started();
   });
 
   it("waits for a broker that is away", async () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Ending, NewUrl } from "../../src/crawl/frontier.js";
+import { ManualClock } from "../../src/lib/clock.js";
 import type { ExpectedReply, Store } from "../../src/store/index.js";
 import { StoresUnderTest } from "../support/store-under-test.js";
 
@@ -186,5 +187,30 @@ describe("Replies", () => {
     await one.replies.forget([reply("waits").id]);
     await end("waits", {});
     expect(await one.replies.ended([{ id: url("waits").id, children: [] }])).toEqual([]);
+  });
+
+  it("is due again when it was not sent in time, with what was said first, until it is sent", async () => {
+    const { crawl, url, reply, end } = newCrawl();
+    const clock = new ManualClock(Date.now());
+    const late = await stores.open({}, { clock });
+    const swept = async () => (await late.replies.sweep(1)).filter((due) => due.crawl === crawl);
+    await late.replies.expect([reply("a"), reply("b")]);
+    await end("a", { items: 1 });
+    await end("b", {});
+    const ended = ["a", "b"].map((path) => ({ id: url(path).id, children: [] }));
+    const due = await late.replies.ended(ended);
+    expect(due).toHaveLength(2);
+    await late.replies.sent([reply("b").id]);
+    await one.frontier.admit([{ url: url("a"), refetch: true }]);
+
+    clock.advance(10_000);
+    expect(await swept()).toEqual([]);
+    clock.advance(10_000);
+    const again = (await Promise.all([swept(), swept()])).flat();
+
+    expect(again).toEqual(due.filter(({ id }) => id === reply("a").id));
+    await late.replies.sent([reply("a").id]);
+    clock.advance(60_000);
+    expect(await swept()).toEqual([]);
   });
 });

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { type Channel, type ChannelModel, connect } from "amqplib";
+import { type Channel, type ChannelModel, type ConfirmChannel, connect } from "amqplib";
 import { Bus, type BusDeps, type BusOptions } from "../../src/bus/index.js";
 import { Names } from "../../src/bus/topology.js";
 import { systemClock } from "../../src/lib/clock.js";
@@ -62,6 +62,14 @@ export class BusUnderTest {
   async stranger(): Promise<Channel> {
     this.#stranger ??= await connect(amqpUrl(), { noDelay: true });
     const channel = await this.#stranger.createChannel();
+    channel.on("error", () => {});
+    return channel;
+  }
+
+  /** The same, where the broker says of each message whether it took it. */
+  async strangerWithConfirms(): Promise<ConfirmChannel> {
+    this.#stranger ??= await connect(amqpUrl(), { noDelay: true });
+    const channel = await this.#stranger.createConfirmChannel();
     channel.on("error", () => {});
     return channel;
   }

@@ -34,7 +34,13 @@ function setup(options: Partial<DispatcherOptions> = {}) {
   const sent: (Task & { sentAt: number })[] = [];
   const idle: string[] = [];
   const spent: string[] = [];
-  const state: { refuse: boolean; budget: number; located: ReadonlySet<string> | undefined } = {
+  const state: {
+    attempts: number;
+    refuse: boolean;
+    budget: number;
+    located: ReadonlySet<string> | undefined;
+  } = {
+    attempts: 0,
     refuse: false,
     budget: Number.POSITIVE_INFINITY,
     located: undefined,
@@ -48,6 +54,7 @@ function setup(options: Partial<DispatcherOptions> = {}) {
       logger: silentLogger,
       tasks: {
         async send(tasks) {
+          state.attempts += 1;
           if (state.refuse) return tasks.map((task) => task.id);
           sent.push(...tasks.map((task) => ({ ...task, sentAt: clock.now() })));
           return [];
@@ -325,15 +332,28 @@ describe("Dispatcher", () => {
     expect(sent[0]?.epoch).toBe(2);
   });
 
+  it("does not send over and over what is refused", async () => {
+    const { state, add, settle, advance } = await started([crawlNamed("c1")]);
+    state.refuse = true;
+    await add("c1", "http://a.test/1", "http://b.test/2");
+    await settle();
+    const before = state.attempts;
+
+    await settle();
+    expect(state.attempts).toBe(before);
+    await advance(1_000);
+
+    expect(state.attempts).toBeGreaterThan(before);
+    expect(state.attempts).toBeLessThanOrEqual(3 * before);
+  });
+
   it("takes back what could not be sent, and sends it later", async () => {
-    const { sent, add, settle, state, frontier, dispatcher } = await started([crawlNamed("c")]);
+    const { sent, add, advance, state, frontier } = await started([crawlNamed("c")]);
     state.refuse = true;
     await add("c", "http://a.test/1");
     await new Promise((resolve) => setImmediate(resolve));
     state.refuse = false;
-    await settle();
-    dispatcher.added("c", ["a.test"]);
-    await settle();
+    await advance(1_000);
     expect(sent).toHaveLength(1);
     expect(frontier.counts).toMatchObject({ queued: 0, active: 1 });
   });
