@@ -103,7 +103,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
     for (const each of [publishing, consuming]) {
       each.onRestored(() => this.#tellOfReconnect(logger));
     }
-    const taskPublisher = new Publisher(publishing, "tasks", options);
+    const taskPublisher = new Publisher(publishing, "tasks", { ...options, toOneQueue: true });
     const publisher = new Publisher(publishing, "messages", options);
     const risky = new Publisher(publishing, "commands to nodes", { ...options, redeclares: false });
     this.#direct = new SupervisedConnection(

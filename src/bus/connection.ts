@@ -397,8 +397,13 @@ export class SupervisedConnection {
   async #declareOn(model: ChannelModel): Promise<void> {
     const channel = await model.createChannel();
     channel.on("error", () => {});
+    let isClosed = false;
+    channel.on("close", () => {
+      isClosed = true;
+    });
     await this.#deps.declare(channel);
-    await channel.close();
+    // The broker may have, over what is no reason to go without the rest.
+    if (!isClosed) await channel.close();
   }
 
   #lose(model: ChannelModel): void {

@@ -31,6 +31,12 @@ export type PublisherOptions = {
   readonly maxUnconfirmedBytes: number;
   /** Whether it sends to what Warren itself declares, so that what is missing there is declared anew. @default true */
   readonly redeclares?: boolean;
+  /**
+   * All that it sends goes to one quorum queue. A channel that is opened while another member of a cluster comes to
+   * lead such a queue may refuse everything for it until the former leader is back (seen with 3.10.8), where a newer
+   * channel would not. So one that refuses before it has ever taken anything is replaced. @default false
+   */
+  readonly toOneQueue?: boolean;
 };
 
 /**
@@ -55,6 +61,10 @@ type Sending = {
   missingExchange: string | undefined;
   /** The message that asked for it was come upon: those sent after it were never looked at. */
   isCulpritFound: boolean;
+  /** The broker took something that was sent on it. */
+  hasTaken: boolean;
+  /** To be replaced as soon as nothing is under way on it. */
+  isDoubtful: boolean;
 };
 
 /**
@@ -88,6 +98,8 @@ export class Publisher {
         returned: new Map(),
         missingExchange: undefined,
         isCulpritFound: false,
+        hasTaken: false,
+        isDoubtful: false,
       };
       const { returned } = sending;
       open.channel.on("return", ({ properties }) => {
@@ -215,7 +227,8 @@ export class Publisher {
   }
 
   #hasRoomFor(message: Outgoing): boolean {
-    if (!this.isOpen || this.#unconfirmed >= this.#options.maxUnconfirmed) return false;
+    if (!this.isOpen || this.#sending?.isDoubtful === true) return false;
+    if (this.#unconfirmed >= this.#options.maxUnconfirmed) return false;
     // One that is larger than the bound by itself may go alone.
     const bytes = this.#unconfirmedBytes + message.body.length;
     return this.#unconfirmed === 0 || bytes <= this.#options.maxUnconfirmedBytes;
@@ -237,7 +250,10 @@ export class Publisher {
       if (outcome === undefined) {
         this.#waiting.add(waiting);
         waiting.patience?.begin();
-      } else waiting.conclude(outcome);
+      } else {
+        this.#judge(sending, outcome);
+        waiting.conclude(outcome);
+      }
       this.#pump();
     };
     try {
@@ -257,6 +273,14 @@ export class Publisher {
     this.#unconfirmed += 1;
     this.#unconfirmedBytes += body.length;
     return true;
+  }
+
+  /** Learns from what became of a message whether its channel is any good. */
+  #judge(sending: Sending, outcome: PublishOutcome): void {
+    if (this.#options.toOneQueue !== true || this.#sending !== sending) return;
+    if (outcome.ok) sending.hasTaken = true;
+    else if (outcome.error instanceof PublishRejectedError && !sending.hasTaken) sending.isDoubtful = true;
+    if (sending.isDoubtful && this.#unconfirmed === 0) this.#channel.renew();
   }
 }
 

@@ -80,7 +80,19 @@ export async function declareTopology(
     },
   });
   await channel.bindQueue(names.dead(), names.dead(), "");
-  await channel.assertQueue(names.master(), { durable: true });
+  await declareHomed(channel, names.master());
+}
+
+/**
+ * A durable classic queue lives on one member of a cluster. While that is away the broker refuses to declare it, and
+ * closes the channel, hence the last place: all else works meanwhile, and the queue is there again with its member.
+ */
+async function declareHomed(channel: Channel, queue: string): Promise<void> {
+  try {
+    await channel.assertQueue(queue, { durable: true });
+  } catch (error) {
+    if (!/NOT[_-]FOUND.*is down or inaccessible/.test(messageOf(error))) throw error;
+  }
 }
 
 /** A queue of tasks; see `declareTopology`. */
