@@ -25,8 +25,10 @@ export type BusOptions = {
   readonly heartbeatSeconds?: number;
   /** Longest time for one attempt to connect, in milliseconds. @default 10_000 */
   readonly connectTimeoutMs?: number;
-  /** Bounds of the wait between attempts, which grows with jitter, in ms. @default 200 to 15_000 */
+  /** Bounds of the wait between attempts, which grows with jitter, in ms. @default 200 to 3_000 */
   readonly reconnect?: ConnectionOptions["reconnect"];
+  /** How often bindings are made again, should someone have removed them, in milliseconds, about. @default 15_000 */
+  readonly refreshMs?: number;
   /** Messages sent and not yet confirmed at most. @default 512 */
   readonly maxUnconfirmed?: number;
   /** Their bytes at most. @default 16 MiB */
@@ -48,7 +50,9 @@ export type BusDeps = {
 const DEFAULTS = {
   heartbeatSeconds: 10,
   connectTimeoutMs: 10_000,
-  reconnect: { minMs: 200, maxMs: 15_000 },
+  // A broker that is back is noticed within the longer one.
+  reconnect: { minMs: 200, maxMs: 3_000 },
+  refreshMs: 15_000,
   maxUnconfirmed: 512,
   maxUnconfirmedBytes: 16 * 1_048_576,
   maxCalls: 1_000,

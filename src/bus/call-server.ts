@@ -16,7 +16,7 @@ import type { OpenChannel, SupervisedChannel, SupervisedConnection } from "./con
 import { CallError, callErrorCodeOf } from "./errors.js";
 import { CANCEL_CALL, LAST_HEADER, PART_HEADER, parseRequest } from "./messages.js";
 import { CREDIT_HEADER, type ReplyQueue } from "./reply-queue.js";
-import { COMMAND_KEY, type Names } from "./topology.js";
+import { COMMAND_KEY, type Names, OWN_QUEUE } from "./topology.js";
 
 export type Stop = () => Promise<void>;
 
@@ -163,11 +163,13 @@ export class CallServer {
     };
     const channel = this.#consuming.channel("commands", async (open) => {
       const exchange = this.#names.node(node);
-      await open.channel.assertExchange(exchange, "direct", { durable: true });
       // Named by the broker and gone with the connection, so that a command to a dead node comes back at once.
-      const { queue } = await open.channel.assertQueue("", { exclusive: true, durable: false });
-      await open.channel.bindQueue(queue, exchange, COMMAND_KEY);
-      await open.channel.bindQueue(queue, this.#names.broadcast(), "");
+      const { queue } = await open.channel.assertQueue("", OWN_QUEUE);
+      await open.keep(async () => {
+        await open.channel.assertExchange(exchange, "direct", { durable: true });
+        await open.channel.bindQueue(queue, exchange, COMMAND_KEY);
+        await open.channel.bindQueue(queue, this.#names.broadcast(), "");
+      });
       await consumeOwn(open, queue, channel, (message) => void serve(message));
     });
     await channel.opened();
@@ -194,8 +196,8 @@ export class CallServer {
     });
     // Who is at a call that any master may answer, its caller cannot know: that it is cancelled is told to all.
     const cancels = this.#consuming.channel("cancelled calls", async (open) => {
-      const { queue } = await open.channel.assertQueue("", { exclusive: true, durable: false });
-      await open.channel.bindQueue(queue, this.#names.broadcast(), "");
+      const { queue } = await open.channel.assertQueue("", OWN_QUEUE);
+      await open.keep(() => open.channel.bindQueue(queue, this.#names.broadcast(), ""));
       await consumeOwn(open, queue, cancels, (message) => this.#cancelBy(message));
     });
     await Promise.all([supervised.opened(), cancels.opened()]);

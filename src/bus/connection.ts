@@ -20,6 +20,8 @@ export type ConnectionOptions = {
   readonly connectTimeoutMs: number;
   /** Waits between attempts grow from the first to the second, with jitter, in milliseconds. */
   readonly reconnect: { readonly minMs: number; readonly maxMs: number };
+  /** How often bindings are made again, should someone have removed them, in milliseconds, about. */
+  readonly refreshMs: number;
 };
 
 /** Who connects: shown on the broker's management page. */
@@ -43,6 +45,12 @@ export type OpenChannel<Kind extends Channel = Channel> = {
   readonly channel: Kind;
   readonly epoch: number;
   readonly signal: AbortSignal;
+  /**
+   * Declares something that others can remove without the broker telling us, such as a binding: now, and again
+   * once in a while as long as the channel is open. Should an exchange be missing then, that costs the channel,
+   * and everything is declared anew.
+   */
+  readonly keep: (declare: () => Promise<unknown>) => Promise<void>;
 };
 
 /** Longest time for a connection to close in good order, in milliseconds; then its socket is dropped. */
@@ -231,6 +239,7 @@ export class SupervisedConnection {
     const channel = new SupervisedChannel<Kind>(name, create, setUp, {
       ...this.#deps,
       reconnect,
+      refreshMs: this.#options.refreshMs,
       isExpendable: !redeclares,
       redeclare: () => this.redeclare(),
       onGone: (gone) => this.#channels.delete(gone),
@@ -426,6 +435,7 @@ type Supervised = {
 
 type ChannelDeps = Pick<ConnectionDeps, "logger" | "clock" | "random"> & {
   readonly reconnect: ConnectionOptions["reconnect"];
+  readonly refreshMs: number;
   /** It is made for what may close it: that is nothing to warn of, wait after, or look for a reason of. */
   readonly isExpendable: boolean;
   readonly redeclare: () => Promise<void>;
@@ -576,7 +586,12 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
       if (wasOpened) setImmediate(() => this.#closed(model, lastError));
     });
     this.#epoch += 1;
-    const open = { channel, epoch: this.#epoch, signal: lost.signal };
+    const { signal } = lost;
+    const keep = async (declare: () => Promise<unknown>) => {
+      await declare();
+      this.#declareAgainLater(declare, signal);
+    };
+    const open = { channel, epoch: this.#epoch, signal, keep };
     try {
       await this.#setUp(open);
       if (isClosed) throw new Error(lastError);
@@ -591,6 +606,21 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     this.#lose = () => lost.abort();
     this.#open = open;
     for (const finish of [...this.#waiting]) finish(open);
+  }
+
+  #declareAgainLater(declare: () => Promise<unknown>, signal: AbortSignal): void {
+    if (signal.aborted) return;
+    // Many processes must not do so at the same instant.
+    const waitMs = this.#deps.refreshMs * (0.5 + this.#deps.random());
+    const stopTimer = this.#deps.clock.after(waitMs, () => {
+      signal.removeEventListener("abort", stopTimer);
+      // When that fails the channel is closed, and opens anew.
+      declare().then(
+        () => this.#declareAgainLater(declare, signal),
+        () => {},
+      );
+    });
+    signal.addEventListener("abort", stopTimer, { once: true });
   }
 
   #closed(model: ChannelModel, error: string): void {

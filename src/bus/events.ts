@@ -1,6 +1,7 @@
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
+import { OWN_QUEUE } from "./topology.js";
 
 /** A fact already true. */
 export type BusEvent = {
@@ -87,11 +88,12 @@ export class Events {
     const { maxLength = DEFAULT_MAX_LENGTH } = options;
     const channel = this.#consuming.channel("event subscription", async (open) => {
       const { queue } = await open.channel.assertQueue("", {
-        exclusive: true,
-        durable: false,
+        ...OWN_QUEUE,
         arguments: { "x-max-length": maxLength },
       });
-      for (const pattern of patterns) await open.channel.bindQueue(queue, this.#exchange, pattern);
+      await open.keep(async () => {
+        for (const pattern of patterns) await open.channel.bindQueue(queue, this.#exchange, pattern);
+      });
       await open.channel.consume(
         queue,
         (message) => {

@@ -1,5 +1,6 @@
 import type { ConsumeMessage } from "amqplib";
 import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
+import { OWN_QUEUE } from "./topology.js";
 
 /** AMQP `type` of the message by which a caller asks for more parts of an answer; its header says how many. */
 export const CREDIT_TYPE = "credit";
@@ -27,7 +28,7 @@ export class ReplyQueue {
   constructor(consuming: SupervisedConnection, onCredit: (message: ConsumeMessage) => void) {
     this.#onCredit = onCredit;
     this.#channel = consuming.channel("replies", async ({ channel, signal }) => {
-      const { queue } = await channel.assertQueue("", { exclusive: true, durable: false });
+      const { queue } = await channel.assertQueue("", OWN_QUEUE);
       await channel.consume(
         queue,
         (message) => {

@@ -48,6 +48,12 @@ export class Names {
  */
 const NO_DELIVERY_LIMIT = 1_000_000_000;
 
+/**
+ * A queue of one channel, named by the broker. It goes with its consumer, not only with the connection: those of
+ * channels that were closed would otherwise stay bound, and fill up with what nobody takes.
+ */
+export const OWN_QUEUE = { exclusive: true, durable: false, autoDelete: true } as const;
+
 /** Key under which a node's exchange leads to its queue. */
 export const COMMAND_KEY = "command";
 

@@ -91,3 +91,53 @@ describe("a connection that the broker takes for alive after it was lost", () =>
     expect(await Promise.all(calls)).toEqual([{ n: 2 }, { n: 3 }]);
   });
 });
+
+describe("what others remove", () => {
+  let under: BusUnderTest;
+  beforeEach(() => {
+    under = new BusUnderTest();
+  });
+  afterEach(() => under.dispose());
+
+  it("is made again: nodes are reached and events are heard, though their exchanges were deleted", async () => {
+    const node = under.node("n1");
+    const bus = await under.started({ refreshMs: 100 });
+    await bus.calls.serveNode(node, { echo: async (args) => args });
+    const heard: string[] = [];
+    await bus.events.subscribe(["#"], (events) => heard.push(...events.map(({ type }) => type)));
+    const other = await under.started();
+    const channel = await under.stranger();
+    const { names } = under;
+    for (const exchange of [names.node(node), names.broadcast(), names.events()]) {
+      await channel.deleteExchange(exchange);
+    }
+
+    await until("the node is reached", () =>
+      other.calls.callNode(node, "echo", {}).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await until("it hears what is for every node", async () => {
+      const asking = other.calls.broadcastCall("echo", {}, { expected: [node], timeoutMs: 200 });
+      return (await asking.catch(() => undefined))?.silent.length === 0;
+    });
+    await until("events are heard", () => {
+      other.events.publish("task.started", [
+        { type: "task.started", at: new Date().toISOString(), data: {} },
+      ]);
+      return heard.length > 0;
+    });
+  });
+
+  it("is not needed for what a closed channel had: a node that serves no more is known to be away at once", async () => {
+    const node = under.node("n1");
+    const bus = await under.started();
+    const stop = await bus.calls.serveNode(node, { echo: async (args) => args });
+    const other = await under.started();
+    await stop();
+    expect(bus.connected).toBe(true);
+    const call = other.calls.callNode(node, "echo", {}, { timeoutMs: 20_000 });
+    await expect(call).rejects.toMatchObject({ code: "unavailable" });
+  });
+});

@@ -66,6 +66,7 @@ export class BusLoad {
           // Silence is noticed after twice that.
           heartbeatSeconds: 2,
           connectTimeoutMs: 3_000,
+          refreshMs: 2_000,
         },
         { logger: silentLogger, clock: systemClock, metrics },
       );

@@ -24,7 +24,8 @@ export class WorkQueueUnderTest {
       identity: { role: "tool", id: namespace, version: "0" },
       heartbeatSeconds: 10,
       connectTimeoutMs: 10_000,
-      reconnect: { minMs: 200, maxMs: 15_000 },
+      reconnect: { minMs: 200, maxMs: 3_000 },
+      refreshMs: 15_000,
     } as const;
     const deps = {
       logger,
