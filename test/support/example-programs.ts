@@ -7,6 +7,7 @@ const ROOT = path.resolve(import.meta.dirname, "../..");
 const EXAMPLES = path.join(ROOT, "examples");
 /** Where everything that is downloaded or built goes. */
 const PLACE = path.join(ROOT, ".warren", "examples");
+const PYTHON_PACKAGES = path.join(ROOT, ".warren", "python");
 const DOWNLOAD_MS = 300_000;
 const PROGRAM_MS = 60_000;
 
@@ -45,14 +46,16 @@ export const LANGUAGES: readonly Language[] = [
     tools: ["python3"],
     showsTasks: true,
     async prepare() {
-      if (existsSync(path.join(PLACE, "python", "pika"))) return;
+      if (existsSync(path.join(PYTHON_PACKAGES, "pika"))) return;
       const requirements = path.join(EXAMPLES, "python", "requirements.txt");
-      const target = path.join(PLACE, "python");
-      await download("python3", ["-m", "pip", "install", "--quiet", "--target", target, "-r", requirements]);
+      await download("python3", [
+        ...["-m", "pip", "install", "--quiet", "--target", PYTHON_PACKAGES],
+        ...["-r", requirements],
+      ]);
     },
     command: (program) => ({
       line: ["python3", path.join(EXAMPLES, "python", `${program}.py`)],
-      env: { PYTHONPATH: path.join(PLACE, "python") },
+      env: { PYTHONPATH: PYTHON_PACKAGES },
     }),
   },
   {
@@ -121,7 +124,9 @@ export const LANGUAGES: readonly Language[] = [
 
 /** Says what this machine lacks for the programs of a language, or gets them ready to run. */
 export async function prepared(language: Language): Promise<string | undefined> {
-  const missing = language.tools.filter((tool) => spawnSync("which", [tool]).status !== 0);
+  const missing = language.tools.filter(
+    (tool) => spawnSync(tool, ["--version"], { stdio: "ignore" }).error !== undefined,
+  );
   if (missing.length > 0) return `not on this machine: ${missing.join(", ")}`;
   try {
     await language.prepare();
