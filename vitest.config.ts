@@ -29,6 +29,15 @@ export default defineConfig({
       {
         test: {
           ...common,
+          name: "examples",
+          include: ["test/examples/**/*.test.ts"],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          ...common,
           name: "faults",
           include: ["test/faults/**/*.test.ts"],
           testTimeout: 300_000,

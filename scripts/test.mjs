@@ -9,7 +9,7 @@ import { reportTo } from "./report.mjs";
 import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
-/** The suites that every change runs; `faults` takes long and is asked for. */
+/** The suites that every change runs; `faults` takes long, `examples` needs other languages: both are asked for. */
 const SUITES = ["unit", "integration", "e2e"];
 /** Those that use a broker, less the files for which it is all the same which one. */
 const BROKER_SUITES = ["integration", "e2e"];
@@ -56,7 +56,11 @@ async function test({ suites, args, results }) {
   const projects = isChosen ? [] : suites.flatMap((suite) => ["--project", suite]);
   const outputFile = path.join(ROOT, ".warren", results);
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${outputFile}`];
-  const env = { AMQP_URL: servers.amqpUrl, MONGODB_URI: servers.mongodbUri };
+  const env = {
+    AMQP_URL: servers.amqpUrl,
+    MONGODB_URI: servers.mongodbUri,
+    ...(servers.managementUrl !== undefined && { RABBITMQ_MANAGEMENT_URL: servers.managementUrl }),
+  };
   testing = await start("tests", ["vitest", "vitest.mjs"], ["run", ...reporters, ...projects, ...args], env);
   const { code } = await testing.exited;
   return code ?? 1;

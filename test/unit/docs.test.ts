@@ -47,10 +47,10 @@ describe("the docs", () => {
     const pages = [
       "README.md",
       "CONTRIBUTING.md",
-      ...["docs", "docs/reference", "docs/decisions"].flatMap((folder) =>
-        readdirSync(path.join(ROOT, folder))
-          .filter((name) => name.endsWith(".md"))
-          .map((name) => `${folder}/${name}`),
+      ...["docs", "examples"].flatMap((folder) =>
+        readdirSync(path.join(ROOT, folder), { recursive: true, encoding: "utf8" })
+          .filter((name) => name.endsWith(".md") && !name.includes("node_modules"))
+          .map((name) => path.join(folder, name)),
       ),
     ];
     const missing = pages.flatMap((page) =>
