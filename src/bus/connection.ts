@@ -6,12 +6,14 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import { coalesceWrites } from "./coalesced-writes.js";
 import { BusStoppedError } from "./errors.js";
+import { checkSecurity, type SecurityOptions, socketSecurity, tlsRefusalOf } from "./security.js";
 import { topologyError } from "./topology.js";
 
 export type ConnectionOptions = {
   /** `amqp://` or `amqps://`, tried in turn. */
   readonly urls: readonly string[];
   readonly identity: Identity;
+  readonly security: SecurityOptions;
   /** What the connection is for, part of its name on the broker. */
   readonly purpose: "publish" | "consume" | "answer";
   /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
@@ -131,7 +133,9 @@ export class SupervisedConnection {
    * @throws BusStoppedError when it was stopped before
    */
   async start(): Promise<void> {
-    checkUrls(this.#options.urls);
+    const { urls, security } = this.#options;
+    checkUrls(urls);
+    checkSecurity(urls, security);
     let isFirst = true;
     await new Promise<void>((resolve, reject) => {
       this.#running = this.#keepUp(
@@ -312,7 +316,7 @@ export class SupervisedConnection {
   }
 
   async #connect(): Promise<[ChannelModel, Promise<string>]> {
-    const { heartbeatSeconds, connectTimeoutMs, identity, purpose, urls } = this.#options;
+    const { heartbeatSeconds, connectTimeoutMs, identity, purpose, security, urls } = this.#options;
     const { clock } = this.#deps;
     const url = urls[this.#nextUrl % urls.length] ?? "";
     this.#nextUrl += 1;
@@ -325,6 +329,7 @@ export class SupervisedConnection {
         target.searchParams.set("heartbeat", String(heartbeatSeconds));
       }
       const socketOptions = {
+        ...(await socketSecurity(target, security)),
         // Without, small frames wait for the peer's delayed acknowledgement: 40 ms a call.
         noDelay: true,
         timeout: connectTimeoutMs,
@@ -341,7 +346,7 @@ export class SupervisedConnection {
       model = await this.#inTime(connect(target.href, socketOptions), socket);
       coalesceWrites(model);
     } catch (error) {
-      throw refusalOf(error, url) ?? error;
+      throw refusalOf(error, url, security) ?? error;
     }
     let reportLoss: (reason: string) => void = () => {};
     const lost = new Promise<string>((resolve) => {
@@ -621,11 +626,17 @@ function checkUrls(urls: readonly string[]): void {
 }
 
 /** What a broker's refusal means for a user; undefined when trying again may help. */
-function refusalOf(error: unknown, url: string): ConfigError | undefined {
+function refusalOf(error: unknown, url: string, { auth }: SecurityOptions): ConfigError | undefined {
+  if (error instanceof ConfigError) return error;
   const message = messageOf(error);
   const shown = withoutPassword(url);
   if (/ACCESS[_-]REFUSED/.test(message)) {
-    return new ConfigError(`AMQP_URL: ${shown} refused the user or password`, { cause: error });
+    return new ConfigError(
+      auth === "external"
+        ? `WARREN_AMQP_CERT_FILE: ${shown} has no user of the certificate's name`
+        : `AMQP_URL: ${shown} refused the user or password`,
+      { cause: error },
+    );
   }
   // All that amqplib says of a close in place of this answer; it holds back the broker's reason.
   if (/Expected ConnectionOpenOk; got <ConnectionClose/.test(message)) {
@@ -633,5 +644,5 @@ function refusalOf(error: unknown, url: string): ConfigError | undefined {
       cause: error,
     });
   }
-  return undefined;
+  return tlsRefusalOf(error, shown);
 }

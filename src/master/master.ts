@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { Bus } from "../bus/index.js";
+import { Bus, type SecurityOptions } from "../bus/index.js";
 import type { FetcherOptions } from "../crawl/fetcher.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { ApiToken } from "../lib/config.js";
@@ -26,6 +26,7 @@ import { SpiderCatalog } from "./spider-catalog.js";
 export type MasterOptions = {
   readonly version: string;
   readonly amqpUrls: readonly string[];
+  readonly amqpSecurity: SecurityOptions;
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly host: string;
@@ -68,6 +69,8 @@ export class Master implements Service {
     const bus = new Bus(
       { urls: options.amqpUrls, namespace, identity },
       { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
+      { urls: options.amqpUrls, security: options.amqpSecurity, namespace, identity },
+      { logger, clock, metrics, tables: CALLS },
     );
     const feed = new EventFeed({ events: bus.events, logger });
     const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });

@@ -1,4 +1,4 @@
-import { Bus } from "../bus/index.js";
+import { Bus, type SecurityOptions } from "../bus/index.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -28,6 +28,7 @@ export type ClusterWorkerOptions = {
   readonly nodeId: string;
   readonly version: string;
   readonly amqpUrls: readonly string[];
+  readonly amqpSecurity: SecurityOptions;
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly concurrency: number;
@@ -92,7 +93,12 @@ export class ClusterWorker implements Service {
     const clock = { ...systemClock, now: () => this.#store.serverClock.now() };
     this.#clock = clock;
     this.#bus = new Bus(
-      { urls: options.amqpUrls, namespace, identity: { role: "worker", id: nodeId, version } },
+      {
+        urls: options.amqpUrls,
+        security: options.amqpSecurity,
+        namespace,
+        identity: { role: "worker", id: nodeId, version },
+      },
       { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
     this.#fetcher = new Fetcher(options.fetcher);
