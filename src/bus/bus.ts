@@ -49,7 +49,6 @@ export type BusDeps = {
 };
 
 const DEFAULTS = {
-  security: {},
   heartbeatSeconds: 10,
   connectTimeoutMs: 10_000,
   reconnect: { minMs: 200, maxMs: 15_000 },

@@ -7,13 +7,14 @@ import type { Metrics } from "../lib/metrics.js";
 import { coalesceWrites } from "./coalesced-writes.js";
 import { BusStoppedError } from "./errors.js";
 import { checkSecurity, type SecurityOptions, socketSecurity, tlsRefusalOf } from "./security.js";
-import { topologyError } from "./topology.js";
+import { isRefused, topologyError } from "./topology.js";
 
 export type ConnectionOptions = {
   /** `amqp://` or `amqps://`, tried in turn. */
   readonly urls: readonly string[];
   readonly identity: Identity;
-  readonly security: SecurityOptions;
+  /** For `amqps://`. @default none of it */
+  readonly security?: SecurityOptions;
   /** What the connection is for, part of its name on the broker. */
   readonly purpose: "publish" | "consume" | "answer";
   /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
@@ -91,6 +92,8 @@ export class SupervisedConnection {
   #running: Promise<void> | undefined;
   #declaring: Promise<void> | undefined;
   #isStopped = false;
+  /** The user may use what there is, and not declare it. */
+  #isDeclaringRefused = false;
   #isBlocked = false;
   #isReady = false;
   #failures = 0;
@@ -133,7 +136,7 @@ export class SupervisedConnection {
    * @throws BusStoppedError when it was stopped before
    */
   async start(): Promise<void> {
-    const { urls, security } = this.#options;
+    const { urls, security = {} } = this.#options;
     checkUrls(urls);
     checkSecurity(urls, security);
     let isFirst = true;
@@ -316,7 +319,7 @@ export class SupervisedConnection {
   }
 
   async #connect(): Promise<[ChannelModel, Promise<string>]> {
-    const { heartbeatSeconds, connectTimeoutMs, identity, purpose, security, urls } = this.#options;
+    const { heartbeatSeconds, connectTimeoutMs, identity, purpose, security = {}, urls } = this.#options;
     const { clock } = this.#deps;
     const url = urls[this.#nextUrl % urls.length] ?? "";
     this.#nextUrl += 1;
@@ -400,9 +403,23 @@ export class SupervisedConnection {
   }
 
   async #declareOn(model: ChannelModel): Promise<void> {
+    const { identity, purpose } = this.#options;
+    if (this.#isDeclaringRefused) return;
     const channel = await model.createChannel();
     channel.on("error", () => {});
-    await this.#deps.declare(channel);
+    try {
+      await this.#deps.declare(channel);
+    } catch (error) {
+      // A master without this right could do nothing for those who wait for it.
+      if (identity.role !== "worker" || !isRefused(error)) throw error;
+      this.#isDeclaringRefused = true;
+      if (purpose === "consume") {
+        this.#deps.logger.info(
+          "may not declare queues and exchanges: waiting for a master where they are missing",
+        );
+      }
+      return;
+    }
     await channel.close();
   }
 

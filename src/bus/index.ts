@@ -28,6 +28,8 @@ export type { DeadLetterReason, ExternalTask, ParsedTask } from "./messages.js";
 export { DEAD_LETTER_REASONS, externalTask, parseExternalTask } from "./messages.js";
 export type { NodeClaim } from "./node-claim.js";
 export type { PublishOutcome } from "./publisher.js";
+export type { BusRole, Rights } from "./rights.js";
+export { BUS_ROLES, rightsOf } from "./rights.js";
 export type { SecurityOptions } from "./security.js";
 export { SpiderQueues } from "./spider-queues.js";
 export { Names } from "./topology.js";

@@ -67,10 +67,8 @@ export class Master implements Service {
     const clock: Clock = { ...systemClock, now: () => store.serverClock.now() };
     const identity = { role: "master", id, version: options.version } as const;
     const bus = new Bus(
-      { urls: options.amqpUrls, namespace, identity },
-      { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
       { urls: options.amqpUrls, security: options.amqpSecurity, namespace, identity },
-      { logger, clock, metrics, tables: CALLS },
+      { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
     );
     const feed = new EventFeed({ events: bus.events, logger });
     const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
