@@ -56,6 +56,8 @@ export class PrivateRabbit {
   #portMapper;
   #ports;
   #env;
+  #settings;
+  #plugins;
 
   /**
    * @param {object} options
@@ -65,11 +67,23 @@ export class PrivateRabbit {
    * @param {Installation} [options.installation] instead of the machine's own RabbitMQ
    * @param {PrivateRabbit} [options.joins] one that runs, whose cluster it becomes a member of; that one is to be
    *   stopped after all that joined it
+   * @param {readonly string[]} [options.settings] further lines of rabbitmq.conf
+   * @param {readonly string[]} [options.plugins] beside the management page
    */
-  constructor({ folder, report = () => {}, runFolder, installation = ON_THIS_MACHINE, joins }) {
+  constructor({
+    folder,
+    report = () => {},
+    runFolder,
+    installation = ON_THIS_MACHINE,
+    joins,
+    settings = [],
+    plugins = [],
+  }) {
     this.#folder = folder;
     this.#joins = joins;
     this.#installation = installation;
+    this.#settings = settings;
+    this.#plugins = plugins;
     this.#report = report;
     this.#runFolder = runFolder;
   }
@@ -184,7 +198,7 @@ export class PrivateRabbit {
   /** Writes its configuration; gives its environment. */
   #configure(ports) {
     const place = (name) => path.join(this.#folder, name);
-    writeFileSync(place("plugins"), "[rabbitmq_management].\n");
+    writeFileSync(place("plugins"), `[${["rabbitmq_management", ...this.#plugins].join(",")}].\n`);
     writeFileSync(place("advanced.config"), "[].\n");
     writeFileSync(
       place("rabbitmq.conf"),
@@ -201,6 +215,7 @@ export class PrivateRabbit {
               "cluster_formation.peer_discovery_backend = classic_config",
               `cluster_formation.classic_config.nodes.1 = ${this.#joins.nodeName}`,
             ]),
+        ...this.#settings,
         "",
       ].join("\n"),
     );

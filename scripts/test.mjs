@@ -56,10 +56,10 @@ async function test({ suites, args, results }) {
   const projects = isChosen ? [] : suites.flatMap((suite) => ["--project", suite]);
   const outputFile = path.join(ROOT, ".warren", results);
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${outputFile}`];
+  const { amqpUrl, managementUrl, mongodbUri } = servers;
   const env = {
-    AMQP_URL: servers.amqpUrl,
-    MONGODB_URI: servers.mongodbUri,
-    ...(servers.managementUrl !== undefined && { RABBITMQ_MANAGEMENT_URL: servers.managementUrl }),
+    ...{ AMQP_URL: amqpUrl, MONGODB_URI: mongodbUri },
+    ...(managementUrl !== undefined && { RABBITMQ_MANAGEMENT_URL: managementUrl }),
   };
   testing = await start("tests", ["vitest", "vitest.mjs"], ["run", ...reporters, ...projects, ...args], env);
   const { code } = await testing.exited;

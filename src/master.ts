@@ -1,5 +1,12 @@
 #!/usr/bin/env node
-import { type Config, DAY_MS, readConfig, type SettingName } from "./lib/config.js";
+import {
+  AMQP_SETTINGS,
+  amqpSecurityOf,
+  type Config,
+  DAY_MS,
+  readConfig,
+  type SettingName,
+} from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
@@ -13,7 +20,7 @@ const PROGRAM = {
   about:
     "A Warren master: the HTTP API, the dashboard and the dispatcher. Any number may run; none is special.",
   settings: [
-    "amqpUrl",
+    ...AMQP_SETTINGS,
     "mongodbUri",
     "namespace",
     "host",
@@ -48,6 +55,7 @@ await main(async () => {
     {
       version: VERSION,
       amqpUrls: config.amqpUrl,
+      amqpSecurity: amqpSecurityOf(config),
       mongodbUri: config.mongodbUri,
       namespace: config.namespace,
       host: config.host,

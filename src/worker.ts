@@ -2,7 +2,14 @@
 import path from "node:path";
 import { Fetcher } from "./crawl/fetcher.js";
 import { systemClock } from "./lib/clock.js";
-import { type Config, DAY_MS, readConfig, type SettingName } from "./lib/config.js";
+import {
+  AMQP_SETTINGS,
+  amqpSecurityOf,
+  type Config,
+  DAY_MS,
+  readConfig,
+  type SettingName,
+} from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
 import { LogRing } from "./lib/log-ring.js";
 import { createLogger } from "./lib/logger.js";
@@ -38,7 +45,7 @@ const PROGRAM = {
     "A Warren worker: takes tasks from RabbitMQ, fetches, runs spiders, stores what they bring in MongoDB.\n" +
     "With --standalone, a whole crawl in one process, without either.",
   settings: [
-    "amqpUrl",
+    ...AMQP_SETTINGS,
     "mongodbUri",
     "namespace",
     "nodeId",
@@ -88,6 +95,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       nodeId,
       version: VERSION,
       amqpUrls: config.amqpUrl,
+      amqpSecurity: amqpSecurityOf(config),
       mongodbUri: config.mongodbUri,
       namespace: config.namespace,
       concurrency: config.concurrency,

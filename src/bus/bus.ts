@@ -11,6 +11,7 @@ import { type DeadLetterArchive, DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
 import { NodeClaim } from "./node-claim.js";
 import { Publisher } from "./publisher.js";
+import type { SecurityOptions } from "./security.js";
 import { SpiderQueues } from "./spider-queues.js";
 import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
 import { WorkQueue } from "./work-queue.js";
@@ -21,6 +22,8 @@ export type BusOptions = {
   /** Prefix of every name on the broker. */
   readonly namespace: string;
   readonly identity: Identity;
+  /** For `amqps://`: whom to trust, and what to show. @default none of it */
+  readonly security?: SecurityOptions;
   /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
   readonly heartbeatSeconds?: number;
   /** Longest time for one attempt to connect, in milliseconds. @default 10_000 */

@@ -194,10 +194,11 @@ export class CallServer {
         else if (!isStopping) atHand.add(serve(message));
       });
     });
-    // Who is at a call that any master may answer, its caller cannot know: that it is cancelled is told to all.
+    // Who is at a call that any master may answer, its caller cannot know: that it is cancelled is told to all, on an
+    // exchange of its own, since whoever may call masters need not have the right to command nodes.
     const cancels = this.#consuming.channel("cancelled calls", async (open) => {
       const { queue } = await open.channel.assertQueue("", OWN_QUEUE);
-      await open.keep(() => open.channel.bindQueue(queue, this.#names.broadcast(), ""));
+      await open.keep(() => open.channel.bindQueue(queue, this.#names.cancels(), ""));
       await consumeOwn(open, queue, cancels, (message) => this.#cancelBy(message));
     });
     await Promise.all([supervised.opened(), cancels.opened()]);
@@ -312,7 +313,7 @@ export class CallServer {
       const { type, args } = parseRequest(message.content);
       if (type === CANCEL_CALL) this.#cancel(args);
     } catch {
-      // The nodes say what is wrong with it.
+      // Nobody waits to hear what is wrong with it.
     }
   }
 

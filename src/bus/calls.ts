@@ -208,7 +208,7 @@ export class Calls<Node extends CallTable = AnyCalls, Master extends CallTable =
       routingKey: this.#names.master(),
       publisher: this.#publisher,
       mandatory: true,
-      cancels: { exchange: this.#names.broadcast(), routingKey: "" },
+      cancels: { exchange: this.#names.cancels(), routingKey: "" },
     };
   }
 

@@ -6,12 +6,15 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import { coalesceWrites } from "./coalesced-writes.js";
 import { BusStoppedError } from "./errors.js";
-import { topologyError } from "./topology.js";
+import { checkSecurity, type SecurityOptions, socketSecurity, tlsRefusalOf } from "./security.js";
+import { isRefused, topologyError } from "./topology.js";
 
 export type ConnectionOptions = {
   /** `amqp://` or `amqps://`, tried in turn. */
   readonly urls: readonly string[];
   readonly identity: Identity;
+  /** For `amqps://`. @default none of it */
+  readonly security?: SecurityOptions;
   /** What the connection is for, part of its name on the broker. */
   readonly purpose: "publish" | "consume" | "answer";
   /** A peer that is silent for two of these is gone, in seconds. A URL's `heartbeat` goes first. @default 10 */
@@ -97,6 +100,8 @@ export class SupervisedConnection {
   #running: Promise<void> | undefined;
   #declaring: Promise<void> | undefined;
   #isStopped = false;
+  /** The user may use what there is, and not declare it. */
+  #isDeclaringRefused = false;
   #isBlocked = false;
   #isReady = false;
   #failures = 0;
@@ -139,7 +144,9 @@ export class SupervisedConnection {
    * @throws BusStoppedError when it was stopped before
    */
   async start(): Promise<void> {
-    checkUrls(this.#options.urls);
+    const { urls, security = {} } = this.#options;
+    checkUrls(urls);
+    checkSecurity(urls, security);
     let isFirst = true;
     await new Promise<void>((resolve, reject) => {
       this.#running = this.#keepUp(
@@ -321,7 +328,7 @@ export class SupervisedConnection {
   }
 
   async #connect(): Promise<[ChannelModel, Promise<string>]> {
-    const { heartbeatSeconds, connectTimeoutMs, identity, purpose, urls } = this.#options;
+    const { heartbeatSeconds, connectTimeoutMs, identity, purpose, security = {}, urls } = this.#options;
     const { clock } = this.#deps;
     const url = urls[this.#nextUrl % urls.length] ?? "";
     this.#nextUrl += 1;
@@ -334,6 +341,7 @@ export class SupervisedConnection {
         target.searchParams.set("heartbeat", String(heartbeatSeconds));
       }
       const socketOptions = {
+        ...(await socketSecurity(target, security)),
         // Without, small frames wait for the peer's delayed acknowledgement: 40 ms a call.
         noDelay: true,
         timeout: connectTimeoutMs,
@@ -350,7 +358,7 @@ export class SupervisedConnection {
       model = await this.#inTime(connect(target.href, socketOptions), socket);
       coalesceWrites(model);
     } catch (error) {
-      throw refusalOf(error, url) ?? error;
+      throw refusalOf(error, url, security) ?? error;
     }
     let reportLoss: (reason: string) => void = () => {};
     const lost = new Promise<string>((resolve) => {
@@ -404,13 +412,27 @@ export class SupervisedConnection {
   }
 
   async #declareOn(model: ChannelModel): Promise<void> {
+    const { identity, purpose } = this.#options;
+    if (this.#isDeclaringRefused) return;
     const channel = await model.createChannel();
     channel.on("error", () => {});
     let isClosed = false;
     channel.on("close", () => {
       isClosed = true;
     });
-    await this.#deps.declare(channel);
+    try {
+      await this.#deps.declare(channel);
+    } catch (error) {
+      // A master without this right could do nothing for those who wait for it.
+      if (identity.role !== "worker" || !isRefused(error)) throw error;
+      this.#isDeclaringRefused = true;
+      if (purpose === "consume") {
+        this.#deps.logger.info(
+          "may not declare queues and exchanges: waiting for a master where they are missing",
+        );
+      }
+      return;
+    }
     // The broker may have, over what is no reason to go without the rest.
     if (!isClosed) await channel.close();
   }
@@ -656,11 +678,17 @@ function checkUrls(urls: readonly string[]): void {
 }
 
 /** What a broker's refusal means for a user; undefined when trying again may help. */
-function refusalOf(error: unknown, url: string): ConfigError | undefined {
+function refusalOf(error: unknown, url: string, { auth }: SecurityOptions): ConfigError | undefined {
+  if (error instanceof ConfigError) return error;
   const message = messageOf(error);
   const shown = withoutPassword(url);
   if (/ACCESS[_-]REFUSED/.test(message)) {
-    return new ConfigError(`AMQP_URL: ${shown} refused the user or password`, { cause: error });
+    return new ConfigError(
+      auth === "external"
+        ? `WARREN_AMQP_CERT_FILE: ${shown} has no user of the certificate's name`
+        : `AMQP_URL: ${shown} refused the user or password`,
+      { cause: error },
+    );
   }
   // All that amqplib says of a close in place of this answer; it holds back the broker's reason.
   if (/Expected ConnectionOpenOk; got <ConnectionClose/.test(message)) {
@@ -668,5 +696,5 @@ function refusalOf(error: unknown, url: string): ConfigError | undefined {
       cause: error,
     });
   }
-  return undefined;
+  return tlsRefusalOf(error, shown);
 }

@@ -36,6 +36,8 @@ export class Names {
   readonly events = () => `${this.#namespace}.events`;
   /** Exchange of commands to every node. */
   readonly broadcast = () => `${this.#namespace}.broadcast`;
+  /** Exchange on which it is told that the caller of a master has given up. */
+  readonly cancels = () => `${this.#namespace}.cancels`;
   /** Queue of calls that any master may answer. */
   readonly master = () => `${this.#namespace}.master`;
   /** Exchange of commands to one node; and the queue that exists while a process goes by that node's id. */
@@ -58,7 +60,7 @@ export const OWN_QUEUE = { exclusive: true, durable: false, autoDelete: true } a
 export const COMMAND_KEY = "command";
 
 /**
- * Everything that lasts on the broker, declared on every connect by masters and workers alike: declaring again
+ * Everything that lasts on the broker, declared on every connect by masters, and by workers that may: declaring again
  * what is there is harmless, and a broker that lost it gets it back. The arguments are those that RabbitMQ
  * 3.10 and 4.x both take; a queue's arguments can never change, so neither may these without a new name.
  */
@@ -69,6 +71,7 @@ export async function declareTopology(
 ): Promise<void> {
   await channel.assertExchange(names.events(), "topic", { durable: true });
   await channel.assertExchange(names.broadcast(), "fanout", { durable: true });
+  await channel.assertExchange(names.cancels(), "fanout", { durable: true });
   await channel.assertExchange(names.dead(), "fanout", { durable: true });
   await channel.assertExchange(names.rejected(), "fanout", { durable: true });
   await declareTaskQueue(channel, names.tasks(), names, options);
@@ -123,10 +126,15 @@ export async function declareTaskQueue(
   });
 }
 
+/** Whether the broker said that the user has no right to do something. */
+export function isRefused(error: unknown): boolean {
+  return /ACCESS[_-]REFUSED/.test(messageOf(error));
+}
+
 /** The error for a declaration that the broker refused, as something that only its owner can mend. */
 export function topologyError(error: unknown): ConfigError | undefined {
   const message = messageOf(error);
-  if (/ACCESS[_-]REFUSED/.test(message)) {
+  if (isRefused(error)) {
     return new ConfigError(`AMQP_URL: the user may not declare Warren's queues and exchanges: ${message}`, {
       cause: error,
     });

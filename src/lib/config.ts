@@ -122,6 +122,37 @@ export const SETTINGS = {
     parse: amqpUrls,
     fallback: "amqp://guest:guest@127.0.0.1:5672",
   }),
+  amqpAuth: setting({
+    flag: "amqp-auth",
+    value: "HOW",
+    help: "plain: by the URL's user and password; external: by the client certificate (amqps)",
+    parse: oneOf<"plain" | "external">(["plain", "external"]),
+    fallback: "plain",
+  }),
+  amqpCaFile: optional({
+    flag: "amqp-ca-file",
+    value: "FILE",
+    help: "amqps: certificates (PEM) of who may have signed RabbitMQ's; those that Node trusts by default",
+    parse: text,
+  }),
+  amqpCertFile: optional({
+    flag: "amqp-cert-file",
+    value: "FILE",
+    help: "amqps: the client certificate (PEM) to show to RabbitMQ",
+    parse: text,
+  }),
+  amqpKeyFile: optional({
+    flag: "amqp-key-file",
+    value: "FILE",
+    help: "amqps: the client certificate's key (PEM)",
+    parse: text,
+  }),
+  amqpKeyPassphrase: optional({
+    flag: "amqp-key-passphrase",
+    value: "TEXT",
+    help: "amqps: what the key is encrypted with, if it is; better given by the variable, which others cannot see",
+    parse: text,
+  }),
   mongodbUri: setting({
     flag: "mongodb-uri",
     variable: "MONGODB_URI",
@@ -381,6 +412,27 @@ export type Program<Names extends SettingName> = {
   readonly about: string;
   readonly settings: readonly Names[];
 };
+
+/** All that is to be known to reach RabbitMQ. */
+export const AMQP_SETTINGS = [
+  "amqpUrl",
+  "amqpAuth",
+  "amqpCaFile",
+  "amqpCertFile",
+  "amqpKeyFile",
+  "amqpKeyPassphrase",
+] as const satisfies readonly SettingName[];
+
+/** The part of them that is not the URLs, as the bus takes it. */
+export function amqpSecurityOf(config: Config<(typeof AMQP_SETTINGS)[number]>) {
+  return {
+    auth: config.amqpAuth,
+    caFile: config.amqpCaFile,
+    certFile: config.amqpCertFile,
+    keyFile: config.amqpKeyFile,
+    keyPassphrase: config.amqpKeyPassphrase,
+  };
+}
 
 /** `--help` was asked for; `message` is the text. */
 export class HelpRequested extends Error {}

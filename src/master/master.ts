@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { Bus, type TopologyOptions } from "../bus/index.js";
+import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
 import type { FetcherOptions } from "../crawl/fetcher.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { ApiToken } from "../lib/config.js";
@@ -26,6 +26,7 @@ import { SpiderCatalog } from "./spider-catalog.js";
 export type MasterOptions = {
   readonly version: string;
   readonly amqpUrls: readonly string[];
+  readonly amqpSecurity: SecurityOptions;
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly host: string;
@@ -67,7 +68,13 @@ export class Master implements Service {
     const clock: Clock = { ...systemClock, now: () => store.serverClock.now() };
     const identity = { role: "master", id, version: options.version } as const;
     const bus = new Bus(
-      { urls: options.amqpUrls, namespace, identity, topology: options.topology },
+      {
+        urls: options.amqpUrls,
+        security: options.amqpSecurity,
+        namespace,
+        identity,
+        topology: options.topology,
+      },
       { logger, clock, metrics, tables: CALLS, archive: store.deadLetters },
     );
     const feed = new EventFeed({ events: bus.events, logger });

@@ -1,4 +1,4 @@
-import { Bus, type TopologyOptions } from "../bus/index.js";
+import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -28,6 +28,7 @@ export type ClusterWorkerOptions = {
   readonly nodeId: string;
   readonly version: string;
   readonly amqpUrls: readonly string[];
+  readonly amqpSecurity: SecurityOptions;
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly concurrency: number;
@@ -95,6 +96,7 @@ export class ClusterWorker implements Service {
     this.#bus = new Bus(
       {
         urls: options.amqpUrls,
+        security: options.amqpSecurity,
         namespace,
         identity: { role: "worker", id: nodeId, version },
         topology: options.topology,

@@ -252,7 +252,13 @@ export class ApiMaster {
     for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master(), ...external]) {
       await channel.deleteQueue(queue);
     }
-    for (const exchange of [names.events(), names.broadcast(), names.dead(), names.rejected()]) {
+    for (const exchange of [
+      names.events(),
+      names.broadcast(),
+      names.cancels(),
+      names.dead(),
+      names.rejected(),
+    ]) {
       await channel.deleteExchange(exchange);
     }
     await connection.close();

@@ -92,7 +92,13 @@ export class BusUnderTest {
     for (const queue of [names.tasks(), names.rejected(), names.dead(), names.master()]) {
       await channel.deleteQueue(queue);
     }
-    for (const exchange of [names.events(), names.broadcast(), names.dead(), names.rejected()]) {
+    for (const exchange of [
+      names.events(),
+      names.broadcast(),
+      names.cancels(),
+      names.dead(),
+      names.rejected(),
+    ]) {
       await channel.deleteExchange(exchange);
     }
     for (const node of this.#nodes) await channel.deleteExchange(names.node(node));

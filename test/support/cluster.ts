@@ -124,7 +124,14 @@ export class Cluster {
         "rejected",
         ...externalSpiders.map((spider) => `tasks.${spider}`),
       ],
-      exchanges: ["broadcast", "events", "dead", "rejected", ...nodes.map((name) => `node.${name}`)],
+      exchanges: [
+        "broadcast",
+        "cancels",
+        "events",
+        "dead",
+        "rejected",
+        ...nodes.map((name) => `node.${name}`),
+      ],
     };
     const channel = await connection.createChannel();
     for (const name of names.queues) await channel.deleteQueue(`${this.namespace}.${name}`);
