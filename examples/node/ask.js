@@ -6,7 +6,7 @@ import { connect } from "amqplib";
 const {
   AMQP_URL = "amqp://guest:guest@127.0.0.1:5672",
   WARREN_NAMESPACE = "warren",
-  WARREN_TIMEOUT_S = "60",
+  TIMEOUT_S = "60",
 } = process.env;
 const TASKS = `${WARREN_NAMESPACE}.tasks`;
 
@@ -33,8 +33,8 @@ async function ask(urls) {
 
     const silence = setTimeout(() => {
       const urls = [...waiting.values()].join(", ");
-      answers.destroy(new Error(`no answer within ${WARREN_TIMEOUT_S} s for ${urls}`));
-    }, Number(WARREN_TIMEOUT_S) * 1000).unref();
+      answers.destroy(new Error(`no answer within ${TIMEOUT_S} s for ${urls}`));
+    }, Number(TIMEOUT_S) * 1000).unref();
     for await (const { content, properties } of answers) {
       // An answer may come twice; the second is for nothing that waits.
       if (waiting.delete(properties.correlationId)) console.log(content.toString());

@@ -6,9 +6,9 @@ import { connect } from "amqplib";
 const {
   AMQP_URL = "amqp://guest:guest@127.0.0.1:5672",
   WARREN_NAMESPACE = "warren",
-  WARREN_TIMEOUT_S = "60",
+  TIMEOUT_S = "60",
 } = process.env;
-const TIMEOUT_MS = Number(WARREN_TIMEOUT_S) * 1000;
+const TIMEOUT_MS = Number(TIMEOUT_S) * 1000;
 const MASTERS = `${WARREN_NAMESPACE}.master`;
 const EVENTS = `${WARREN_NAMESPACE}.events`;
 
@@ -27,7 +27,7 @@ async function follow(spider, seeds) {
     const told = new PassThrough({ objectMode: true });
     await channel.consume(queue, ({ content }) => told.write(JSON.parse(content)), { noAck: true });
     const silence = setTimeout(() => {
-      told.destroy(new Error(`nothing heard for ${WARREN_TIMEOUT_S} s`));
+      told.destroy(new Error(`nothing heard for ${TIMEOUT_S} s`));
     }, TIMEOUT_MS).unref();
     for await (const events of told) {
       silence.refresh();
@@ -52,10 +52,7 @@ async function callMaster(channel, type, args) {
     channel.on("return", () => {
       reject(new Error(`there is no queue ${MASTERS}; does Warren run on this broker, in this namespace?`));
     });
-    setTimeout(
-      () => reject(new Error(`no master answered within ${WARREN_TIMEOUT_S} s`)),
-      TIMEOUT_MS,
-    ).unref();
+    setTimeout(() => reject(new Error(`no master answered within ${TIMEOUT_S} s`)), TIMEOUT_MS).unref();
   });
   channel.sendToQueue(MASTERS, Buffer.from(JSON.stringify({ type, args })), {
     contentType: "application/json",

@@ -4,9 +4,9 @@ import { connect } from "amqplib";
 const {
   AMQP_URL = "amqp://guest:guest@127.0.0.1:5672",
   WARREN_NAMESPACE = "warren",
-  WARREN_TIMEOUT_S = "60",
+  TIMEOUT_S = "60",
 } = process.env;
-const TIMEOUT_MS = Number(WARREN_TIMEOUT_S) * 1000;
+const TIMEOUT_MS = Number(TIMEOUT_S) * 1000;
 const NOT_FOUND = 404;
 
 async function call(node, type, args) {
@@ -23,7 +23,7 @@ async function call(node, type, args) {
         reject(error.code === NOT_FOUND ? new Error(`there has never been a node ${node}`) : error);
       });
       setTimeout(
-        () => reject(new Error(`node ${node} did not answer within ${WARREN_TIMEOUT_S} s`)),
+        () => reject(new Error(`node ${node} did not answer within ${TIMEOUT_S} s`)),
         TIMEOUT_MS,
       ).unref();
     });

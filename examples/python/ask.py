@@ -10,7 +10,7 @@ from pika.exceptions import AMQPError, NackError, UnroutableError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 TASKS = os.environ.get("WARREN_NAMESPACE", "warren") + ".tasks"
-TIMEOUT_S = float(os.environ.get("WARREN_TIMEOUT_S", "60"))
+TIMEOUT_S = float(os.environ.get("TIMEOUT_S", "60"))
 
 
 def ask(urls: list[str]) -> None:

@@ -11,7 +11,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 NAMESPACE = os.environ.get("WARREN_NAMESPACE", "warren")
-TIMEOUT_S = float(os.environ.get("WARREN_TIMEOUT_S", "60"))
+TIMEOUT_S = float(os.environ.get("TIMEOUT_S", "60"))
 NOT_FOUND = 404
 
 

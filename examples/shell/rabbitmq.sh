@@ -3,7 +3,7 @@
 api="${RABBITMQ_MANAGEMENT_URL:-http://guest:guest@127.0.0.1:15672}/api"
 vhost=%2F
 namespace="${WARREN_NAMESPACE:-warren}"
-timeout_s="${WARREN_TIMEOUT_S:-60}"
+timeout_s="${TIMEOUT_S:-60}"
 
 fail() {
   echo "$1" >&2

@@ -7,6 +7,8 @@ import { GraphSite } from "../support/graph-site.js";
 const PREPARE_MS = 600_000;
 const PAGES = 6;
 const mustAll = process.env.WARREN_TEST_ALL_EXAMPLES === "1";
+// Masters and workers, which inherit the environment, refuse variables of this kind that they do not know.
+delete process.env.WARREN_TEST_ALL_EXAMPLES;
 
 describe("example clients", () => {
   const cluster = new Cluster();
@@ -64,7 +66,7 @@ describe("example clients", () => {
         WARREN_NAMESPACE: cluster.namespace,
         ...environment,
       });
-    const unheard = { WARREN_NAMESPACE: silent, WARREN_TIMEOUT_S: "1" };
+    const unheard = { WARREN_NAMESPACE: silent, TIMEOUT_S: "1" };
 
     it("publish hands in URLs that are then fetched", async () => {
       const before = [1, 2].map((number) => site.requests.get(number) ?? 0);

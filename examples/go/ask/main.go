@@ -25,7 +25,7 @@ func main() {
 
 func ask(urls []string) error {
 	tasks := cmp.Or(os.Getenv("WARREN_NAMESPACE"), "warren") + ".tasks"
-	timeout, err := time.ParseDuration(cmp.Or(os.Getenv("WARREN_TIMEOUT_S"), "60") + "s")
+	timeout, err := time.ParseDuration(cmp.Or(os.Getenv("TIMEOUT_S"), "60") + "s")
 	if err != nil {
 		return err
 	}

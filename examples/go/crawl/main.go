@@ -45,7 +45,7 @@ func main() {
 
 func follow(spider string, seeds []string) error {
 	namespace := cmp.Or(os.Getenv("WARREN_NAMESPACE"), "warren")
-	timeout, err := time.ParseDuration(cmp.Or(os.Getenv("WARREN_TIMEOUT_S"), "60") + "s")
+	timeout, err := time.ParseDuration(cmp.Or(os.Getenv("TIMEOUT_S"), "60") + "s")
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func main() {
 
 func call(node, name string, args json.RawMessage) error {
 	exchange := cmp.Or(os.Getenv("WARREN_NAMESPACE"), "warren") + ".node." + node
-	timeout, err := time.ParseDuration(cmp.Or(os.Getenv("WARREN_TIMEOUT_S"), "60") + "s")
+	timeout, err := time.ParseDuration(cmp.Or(os.Getenv("TIMEOUT_S"), "60") + "s")
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ public final class Ask {
   private static final String AMQP_URL =
       System.getenv().getOrDefault("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672");
   private static final String TASKS = System.getenv().getOrDefault("WARREN_NAMESPACE", "warren") + ".tasks";
-  private static final long TIMEOUT_S = Long.parseLong(System.getenv().getOrDefault("WARREN_TIMEOUT_S", "60"));
+  private static final long TIMEOUT_S = Long.parseLong(System.getenv().getOrDefault("TIMEOUT_S", "60"));
   private static final boolean MANDATORY = true;
   private static final boolean AUTO_ACK = true;
 

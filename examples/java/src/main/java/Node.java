@@ -18,7 +18,7 @@ public final class Node {
   private static final String AMQP_URL =
       System.getenv().getOrDefault("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672");
   private static final String NAMESPACE = System.getenv().getOrDefault("WARREN_NAMESPACE", "warren");
-  private static final int TIMEOUT_S = Integer.parseInt(System.getenv().getOrDefault("WARREN_TIMEOUT_S", "60"));
+  private static final int TIMEOUT_S = Integer.parseInt(System.getenv().getOrDefault("TIMEOUT_S", "60"));
 
   public static void main(String[] args) {
     if (args.length < 2) {
