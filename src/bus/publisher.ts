@@ -57,8 +57,8 @@ type Sending = {
   readonly open: OpenChannel<ConfirmChannel>;
   /** How many messages of an id the broker returned; it does so before it confirms. */
   readonly returned: Map<string, number>;
-  /** The exchange for whose absence the broker closed the channel. */
-  missingExchange: string | undefined;
+  /** The exchange for which the broker closed the channel, since it is not there or we have no right to it. */
+  refusedExchange: { readonly name: string; readonly isMissing: boolean } | undefined;
   /** The message that asked for it was come upon: those sent after it were never looked at. */
   isCulpritFound: boolean;
   /** The broker took something that was sent on it. */
@@ -72,7 +72,7 @@ type Sending = {
  * unknown because the channel was lost. What is under way is bounded; messages wait for room in the order in
  * which they came, whoever sends them, so that neither a large one nor a small sender is passed over.
  *
- * An exchange that does not exist costs the channel. The broker works off a channel in order, so what was sent
+ * An exchange that does not exist, or that we have no right to, costs the channel. The broker works off a channel in order, so what was sent
  * before the message with that address was routed, and what was sent after it was not: that is sent again.
  */
 export class Publisher {
@@ -96,7 +96,7 @@ export class Publisher {
       const sending: Sending = {
         open,
         returned: new Map(),
-        missingExchange: undefined,
+        refusedExchange: undefined,
         isCulpritFound: false,
         hasTaken: false,
         isDoubtful: false,
@@ -107,7 +107,7 @@ export class Publisher {
         returned.set(id, (returned.get(id) ?? 0) + 1);
       });
       open.channel.on("error", (error: unknown) => {
-        sending.missingExchange = /no exchange '(.*)' in vhost/.exec(messageOf(error))?.[1];
+        sending.refusedExchange = refusedExchangeIn(messageOf(error));
       });
       this.#sending = sending;
       // What was about to be sent when it closed must not wait for the next sender to come along.
@@ -343,17 +343,30 @@ function outcomeOf(
     const refused = `the broker refused a message to ${to}`;
     return { ok: false, error: new PublishRejectedError(refused, { cause: error }) };
   }
-  if (sending.missingExchange !== undefined) {
+  const { refusedExchange } = sending;
+  if (refusedExchange !== undefined) {
     if (sending.isCulpritFound) return undefined;
-    if (exchange === sending.missingExchange) {
+    if (exchange === refusedExchange.name) {
       sending.isCulpritFound = true;
-      return { ok: false, error: new PublishReturnedError(`there is no exchange ${exchange}`) };
+      const refused = refusedExchange.isMissing
+        ? new PublishReturnedError(`there is no exchange ${exchange}`)
+        : new PublishRejectedError(`the broker's user has no right to publish to ${to}`, { cause: error });
+      return { ok: false, error: refused };
     }
     // Routed; what has not been written to a disk yet need not be.
     if (options.persistent !== true) return TAKEN;
   }
   const lost = `the connection was lost before a message to ${to} was confirmed`;
   return { ok: false, error: new PublishUnknownError(lost, { cause: error }) };
+}
+
+/** What the broker closed a channel for, if it was an address. */
+function refusedExchangeIn(reason: string): Sending["refusedExchange"] {
+  const missing = /no exchange '(.*)' in vhost/.exec(reason)?.[1];
+  if (missing !== undefined) return { name: missing, isMissing: true };
+  const forbidden = /access to exchange '(.*)' in vhost .* refused/.exec(reason)?.[1];
+  if (forbidden === undefined) return undefined;
+  return { name: forbidden === "amq.default" ? "" : forbidden, isMissing: false };
 }
 
 function wasReturned(returned: Map<string, number>, messageId: string | undefined): boolean {

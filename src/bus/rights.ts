@@ -42,7 +42,7 @@ export function rightsOf(role: BusRole, names: Names, node?: string): Rights {
       const declared = [
         ...at(names.events(), names.broadcast(), names.cancels(), names.rejected(), names.dead()),
         ...at(names.master(), names.tasks()),
-        `${literally(names.tasks())}\\..+`,
+        `${literally(names.tasksOf(""))}.+`,
         GENERATED,
       ];
       return {

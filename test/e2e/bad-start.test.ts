@@ -53,6 +53,20 @@ describe("a program that cannot start", () => {
     ["a bad AMQP URL", "worker", [], { AMQP_URL: "rabbit:5672" }, /AMQP_URL must look like/],
     ["a bad MongoDB URI", "worker", [], { MONGODB_URI: "localhost" }, /MONGODB_URI must look like/],
     [
+      "a certificate authority that is not there",
+      "worker",
+      [],
+      { AMQP_URL: "amqps://127.0.0.1:9", WARREN_AMQP_CA_FILE: "/nowhere/ca.pem" },
+      /WARREN_AMQP_CA_FILE: cannot read \/nowhere\/ca\.pem/,
+    ],
+    [
+      "a certificate without its key",
+      "master",
+      ["--port", "0", "--amqp-cert-file", "/nowhere/node.pem"],
+      { AMQP_URL: "amqps://127.0.0.1:9" },
+      /WARREN_AMQP_CERT_FILE and WARREN_AMQP_KEY_FILE/,
+    ],
+    [
       "a MongoDB URI that cannot be read",
       "master",
       ["--port", "0"],

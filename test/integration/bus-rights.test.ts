@@ -104,6 +104,20 @@ describe("users with the rights of their role", () => {
     await (await stranger("publisher")).close();
   });
 
+  it("can be made without a password, so that none lets them in", async () => {
+    const name = `${namespace}-certified`;
+    expect(await users.make("--role", "observer", "--user", name, "--no-password")).toEqual([
+      `${name}: made`,
+    ]);
+    const url = new URL(users.brokerUrl);
+    url.username = name;
+    for (const password of ["", "guest"]) {
+      url.password = password;
+      await expect(connect(url.href)).rejects.toThrow(/ACCESS.REFUSED/);
+    }
+    await users.admin.delete(`users/${name}`);
+  });
+
   it("are shown as commands, and not made, by a dry run", async () => {
     const flags = ["--namespace", namespace, "--role", "observer", "--user", "o'hara", "--dry-run"];
     const { stdout } = await run(process.execPath, [
@@ -217,6 +231,20 @@ describe("users with the rights of their role", () => {
     n1.events.publish("task.completed", [{ type: "task.completed", at: new Date().toISOString(), data: {} }]);
     await until("the event came", () => heard.includes("task.completed"));
     expect(heeded.lines.filter((line) => /REFUSED|closed/.test(line))).toEqual([]);
+  });
+
+  it("tell a program that it has no right to an exchange, and cost none of its other messages", async () => {
+    const outcomes = await Promise.allSettled([
+      n1.calls.callMaster("who"),
+      n1.calls.broadcast("told"),
+      n1.calls.callMaster("who"),
+    ]);
+    const code = "unavailable";
+    expect(outcomes).toMatchObject([
+      { status: "fulfilled", value: "m" },
+      { status: "rejected", reason: { code, message: expect.stringMatching(/has no right to publish to/) } },
+      { status: "fulfilled", value: "m" },
+    ]);
   });
 
   it("let a publisher hand in a task, call a master, and hear of both", async () => {
