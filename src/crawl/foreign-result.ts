@@ -69,6 +69,8 @@ type Outcome = { readonly statusCode?: number; readonly counts: boolean; readonl
     }
 );
 
+/** Wait of a task that was handed back because it was too late to begin, in milliseconds. */
+const EXPIRED_WAIT_MS = 1_000;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const RETRIED_CODES: ReadonlySet<ForeignErrorCode> = new Set(["network", "timeout"]);
 
@@ -206,7 +208,13 @@ async function judge(
   const { error, statusCode } = found;
   const { now } = deps;
   if (error?.code === "expired") {
-    return { state: "queued", counts: false, reason: "waited too long to begin", readyAt: now };
+    // Not at once: a worker whose clock is wrong would get it again and again.
+    return {
+      state: "queued",
+      counts: false,
+      reason: "waited too long to begin",
+      readyAt: now + EXPIRED_WAIT_MS,
+    };
   }
   const facts = { counts: true, ...(statusCode !== undefined && { statusCode }) };
   // An error that nobody classified says less than a status that failed.

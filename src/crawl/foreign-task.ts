@@ -48,7 +48,8 @@ export function toForeignTask(task: Task, crawl: Pick<Crawl, "spider" | "params"
     ...(request?.body !== undefined && !asGet && mayCarry && { body: request.body }),
     ...(request?.meta !== undefined && { meta: request.meta }),
     ...(Object.keys(crawl.params).length > 0 && { params: crawl.params }),
-    notAfter: task.notAfter,
+    // Whole, for languages that tell numbers apart.
+    notAfter: Math.floor(task.notAfter),
   };
 }
 

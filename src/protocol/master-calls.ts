@@ -88,7 +88,7 @@ export const foreignTask = z.looseObject({
   meta: z.record(z.string(), z.unknown()).optional(),
   params: z.record(z.string(), z.unknown()).optional(),
   /** No fetch may begin after this instant, in milliseconds since the epoch. */
-  notAfter: z.number(),
+  notAfter: z.int(),
 });
 
 /** A page to fetch later: a URL, or one with more than a plain GET has. */

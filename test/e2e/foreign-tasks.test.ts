@@ -108,6 +108,7 @@ describe("tasks of an external spider", () => {
       params: { colour: "red" },
       notAfter: expect.any(Number),
     });
+    expect(Number.isInteger(task.notAfter)).toBe(true);
 
     const answer = await submit(task, {
       node: "by-hand-1",

@@ -3,7 +3,7 @@
     pip install pika
     python worker.py [SPIDER]        # "titles" unless named; AMQP_URL and WARREN_NAMESPACE as for Warren
 
-The spider is declared once: PUT /api/v1/spiders/titles {"external": true}. Run as many of these as you like.
+The spider is declared once: PUT /api/v1/spiders/titles {"external": true}.
 """
 import collections
 import html.parser
@@ -13,10 +13,8 @@ import os
 import re
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
+from urllib import error as urllib_error, parse, request
 
 import pika
 
@@ -24,18 +22,16 @@ SPIDER = sys.argv[1] if len(sys.argv) > 1 else "titles"
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 NAMESPACE = os.environ.get("WARREN_NAMESPACE", "warren")
 NODE = f"python-{os.uname().nodename}-{os.getpid()}"
-MAX_BYTES = 16 * 1024 * 1024
-TIMEOUT_S = 20
+MAX_BYTES, TIMEOUT_S = 16 * 1024 * 1024, 20
 LINKS = {"a", "area", "frame", "iframe"}
-SETTLED = {"conflict", "not-found", "invalid"}  # Refusals of a result that would be refused again.
 
 
-class NoRedirects(urllib.request.HTTPRedirectHandler):
+class NoRedirects(request.HTTPRedirectHandler):
     def redirect_request(self, *_args):
         return None  # Where it leads is for the master to decide: scope and politeness hold there too.
 
 
-OPENER = urllib.request.build_opener(NoRedirects, urllib.request.ProxyHandler({}))
+OPENER = request.build_opener(NoRedirects, request.ProxyHandler({}))
 
 
 class Page(html.parser.HTMLParser):
@@ -49,9 +45,9 @@ class Page(html.parser.HTMLParser):
         target = attributes.get("src" if tag in ("frame", "iframe") else "href", "").strip()
         self.in_title = tag == "title"
         if tag == "base" and target:
-            self.base = urllib.parse.urljoin(self.base, target)
+            self.base = parse.urljoin(self.base, target)
         elif tag in LINKS and target and "nofollow" not in rel:
-            self.links.append(urllib.parse.urljoin(self.base, target))
+            self.links.append(parse.urljoin(self.base, target))
 
     def handle_endtag(self, _tag):
         self.in_title = False
@@ -68,10 +64,10 @@ def fetch(task):
     data = task["body"].encode() if "body" in task else None
     headers = {"user-agent": "warren-python-worker", **task.get("headers", {})}
     try:
-        request = urllib.request.Request(task["url"], data, headers, method=task.get("method", "GET"))
+        wanted = request.Request(task["url"], data, headers, method=task.get("method", "GET"))
         try:
-            response = OPENER.open(request, timeout=TIMEOUT_S)
-        except urllib.error.HTTPError as error:
+            response = OPENER.open(wanted, timeout=TIMEOUT_S)
+        except urllib_error.HTTPError as error:
             response = error  # A response like any other, only that its status is not 2xx.
         with response:
             return read(task["url"], response)
@@ -93,10 +89,9 @@ def read(url, response):
     deadline, body = time.monotonic() + TIMEOUT_S, bytearray()
     while chunk := response.read1(65536):
         body += chunk
-        if len(body) > MAX_BYTES:
-            return {**found, "error": {"code": "too-large", "message": f"more than {MAX_BYTES} bytes"}}
-        if time.monotonic() > deadline:
-            return {**found, "error": {"code": "timeout", "message": f"not read within {TIMEOUT_S} s"}}
+        if len(body) > MAX_BYTES or time.monotonic() > deadline:
+            code = "too-large" if len(body) > MAX_BYTES else "timeout"
+            return {**found, "error": {"code": code, "message": f"{len(body)} bytes, and no end of them"}}
     found["bytes"] = len(body)
     if "html" not in content_type:
         return found
@@ -126,7 +121,7 @@ def work(connection):
             task = json.loads(body)
             result = {"task": task["task"], "node": NODE, **fetch(task)}
             answer = submit(connection, channel, replies, answers, result)
-            if answer["ok"] or answer["error"]["code"] in SETTLED:
+            if answer["ok"] or answer["error"]["code"] in ("conflict", "not-found", "invalid"):  # Refused for good.
                 channel.basic_ack(method.delivery_tag)  # Not before: if we die, the task goes to someone else.
             else:
                 time.sleep(1)
@@ -140,8 +135,8 @@ def submit(connection, channel, replies, answers, result):
     while call not in answers:
         if sent_at is None or time.monotonic() - sent_at > TIMEOUT_S:
             sent_at = time.monotonic()
-            request = json.dumps({"type": "submit-result", "args": result})
-            channel.basic_publish("", f"{NAMESPACE}.master", request, about)
+            body = json.dumps({"type": "submit-result", "args": result})
+            channel.basic_publish("", f"{NAMESPACE}.master", body, about)
         connection.process_data_events(time_limit=1)
     return json.loads(answers.pop(call))
 
@@ -150,5 +145,5 @@ while __name__ == "__main__":
     try:
         work(pika.BlockingConnection(pika.URLParameters(AMQP_URL)))
     except pika.exceptions.AMQPError as error:
-        print(f"{NODE} lost RabbitMQ: {error!r}; coming back", file=sys.stderr, flush=True)
+        print(f"{NODE} lost RabbitMQ: {error!r}; coming back", flush=True)
         time.sleep(1)
