@@ -25,7 +25,7 @@ export type { BusError, CallErrorCode } from "./errors.js";
 export { CALL_ERROR_CODES, CallError, PublishReturnedError } from "./errors.js";
 export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";
 export type { DeadLetterReason, ExternalTask, ParsedTask } from "./messages.js";
-export { DEAD_LETTER_REASONS, externalTask, parseExternalTask } from "./messages.js";
+export { CANCEL_CALL, DEAD_LETTER_REASONS, externalTask, parseExternalTask } from "./messages.js";
 export type { NodeClaim } from "./node-claim.js";
 export type { PublishOutcome } from "./publisher.js";
 export type { BusRole, Rights } from "./rights.js";

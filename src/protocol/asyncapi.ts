@@ -1,6 +1,7 @@
 import { z } from "zod";
 import {
   CALL_ERROR_CODES,
+  CANCEL_CALL,
   type CallDefinition,
   type CallTable,
   DEAD_LETTER_REASONS,
@@ -8,7 +9,7 @@ import {
   Names,
 } from "../bus/index.js";
 import { EVENTS } from "./events.js";
-import { MASTER_CALLS } from "./master-calls.js";
+import { foreignTask, MASTER_CALLS } from "./master-calls.js";
 import { NODE_CALLS } from "./node-calls.js";
 
 export type AsyncApiOptions = {
@@ -59,6 +60,15 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         messages: { url: messageRef("taskUrl"), task: messageRef("task") },
         bindings: { amqp: queueBinding(names.tasks()) },
       },
+      spiderTasks: {
+        address: names.tasksOf("{spider}"),
+        title: "Tasks of an external spider",
+        description:
+          "Pages to fetch, for workers in other languages. A worker consumes, calls `submit-result`, and acknowledges when that is answered.",
+        parameters: { spider: { description: "The name of a spider that is declared external." } },
+        messages: { task: messageRef("spiderTask") },
+        bindings: { amqp: queueBinding(names.tasksOf("{spider}")) },
+      },
       taskReplies: {
         address: null,
         title: "Answers to tasks",
@@ -69,13 +79,13 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         address: names.node("{node}"),
         title: "Commands and calls to one node",
         parameters: { node: { description: "The node's id." } },
-        messages: messageRefs(node.requests),
+        messages: { ...messageRefs(node.requests), cancelCall: messageRef("cancelCall") },
         bindings: { amqp: exchangeBinding(names.node("{node}"), "direct") },
       },
       broadcast: {
         address: names.broadcast(),
         title: "Commands and calls to every node",
-        messages: messageRefs(node.requests),
+        messages: { ...messageRefs(node.requests), cancelCall: messageRef("cancelCall") },
         bindings: { amqp: exchangeBinding(names.broadcast(), "fanout") },
       },
       masterCalls: {
@@ -84,6 +94,12 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         description: "Sent through the default exchange.",
         messages: messageRefs(master.requests),
         bindings: { amqp: queueBinding(names.master()) },
+      },
+      cancels: {
+        address: names.cancels(),
+        title: "That the caller of a master has given up",
+        messages: { cancelCall: messageRef("cancelCall") },
+        bindings: { amqp: exchangeBinding(names.cancels(), "fanout") },
       },
       replies: {
         address: null,
@@ -124,9 +140,26 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         },
         bindings: { amqp: { ...BINDING, ack: true } },
       },
+      sendSpiderTask: {
+        action: "send",
+        channel: { $ref: "#/channels/spiderTasks" },
+        summary: "Gives a page to a worker in another language.",
+        messages: [inChannel("spiderTasks", "task")],
+      },
       ...operationsOf("node", "nodeCommands", NODE_CALLS),
       ...operationsOf("every", "broadcast", NODE_CALLS),
       ...operationsOf("master", "masterCalls", MASTER_CALLS),
+      ...Object.fromEntries(
+        ["nodeCommands", "broadcast", "cancels"].map((channel) => [
+          `cancelCall.${channel}`,
+          {
+            action: "receive",
+            channel: { $ref: `#/channels/${channel}` },
+            summary: "Stops a call that its caller has given up.",
+            messages: [inChannel(channel, "cancelCall")],
+          },
+        ]),
+      ),
       sendEvents: {
         action: "send",
         channel: { $ref: "#/channels/events" },
@@ -152,6 +185,30 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
           name: "task",
           title: "A URL and what to do about it",
           payload: schemaOf(externalTask, "input"),
+        },
+        spiderTask: {
+          name: "spiderTask",
+          title: "A page to fetch",
+          payload: schemaOf(foreignTask, "output"),
+        },
+        cancelCall: {
+          name: CANCEL_CALL,
+          title: "That a call is given up",
+          payload: {
+            type: "object",
+            required: ["type", "args"],
+            properties: {
+              type: { const: CANCEL_CALL },
+              args: {
+                type: "object",
+                required: ["call", "replyTo"],
+                properties: {
+                  call: { ...ANY_TEXT, description: "The `correlation_id` of the call." },
+                  replyTo: { ...ANY_TEXT, description: "The `reply_to` of the call." },
+                },
+              },
+            },
+          },
         },
         taskReply: {
           name: "taskReply",
