@@ -27,9 +27,8 @@ function crawlNamed(id: string, given: Partial<Crawl> = {}): Crawl {
   };
 }
 
-function setup(options: Partial<DispatcherOptions> = {}) {
+function setup(options: Partial<DispatcherOptions> = {}, frontier = new MemoryFrontier()) {
   const clock = new ManualClock();
-  const frontier = new MemoryFrontier();
   const hosts = new MemoryHostStates();
   const sent: (Task & { sentAt: number })[] = [];
   const idle: string[] = [];
@@ -68,19 +67,32 @@ function setup(options: Partial<DispatcherOptions> = {}) {
         },
       },
       locate: async () => state.located,
+      crewOf: (spider) => (spider.startsWith("external-") ? spider : undefined),
       onIdle: (crawl) => idle.push(crawl),
       onBudgetSpent: (crawl) => spent.push(crawl),
     },
     options,
   );
 
-  const add = async (crawl: string, ...urls: string[]) => {
+  const add = (crawl: string, ...urls: string[]) => addFor(undefined, crawl, ...urls);
+
+  /** Adds URLs whose pages another spider than the crawl's reads. */
+  const addFor = async (spider: string | undefined, crawl: string, ...urls: string[]) => {
+    const request = spider === undefined ? undefined : { spider };
     const added = await frontier.add(
       urls.map((given) => {
         const url = canonicalUrl(given);
         if (url === undefined) throw new Error(`not a URL: ${given}`);
-        const id = urlId(crawl, fingerprint(url.key));
-        return { id, crawl, url: url.url, host: url.host, kind: "page" as const, depth: 0, priority: 5 };
+        return {
+          id: urlId(crawl, fingerprint(url.key)),
+          crawl,
+          url: url.url,
+          host: url.host,
+          kind: "page" as const,
+          depth: 0,
+          priority: 5,
+          ...(request !== undefined && { request }),
+        };
       }),
     );
     dispatcher.added(crawl, new Set(added.queued.map(({ host }) => host)));
@@ -106,7 +118,7 @@ function setup(options: Partial<DispatcherOptions> = {}) {
     await settle();
   };
 
-  return { clock, frontier, hosts, sent, idle, spent, state, dispatcher, add, settle, end, advance };
+  return { clock, frontier, hosts, sent, idle, spent, state, dispatcher, add, addFor, settle, end, advance };
 }
 
 /** A dispatcher that holds everything, with room for 100 tasks, working for these crawls. */
@@ -476,5 +488,123 @@ describe("Dispatcher", () => {
     expect(dispatcher.waitReason({ crawl: "c", host: "a.test" })).toBe("host busy");
     await end(sent[0] as Task);
     expect(dispatcher.waitReason({ crawl: "c", host: "a.test" })).toMatch(/^host delay until /);
+  });
+});
+
+describe("Dispatcher with several crews", () => {
+  const EXTERNAL = crawlNamed("theirs", { spider: "external-a" });
+
+  it("sends an external spider's URLs as far as its own crew has room, whatever room others have", async () => {
+    const { sent, add, settle, end, dispatcher } = await started([EXTERNAL, crawlNamed("ours")]);
+    await add("theirs", ...["a", "b", "c", "d", "e"].map((host) => `http://${host}.test/1`));
+    await add("ours", "http://f.test/1", "http://a.test/2");
+    await settle();
+    expect(sent.map(({ crawl }) => crawl)).toEqual(["ours", "ours"]);
+    expect(dispatcher.waitReason({ crawl: "theirs", host: "a.test" })).toBe("no worker");
+
+    dispatcher.setWindow(2, "external-a");
+    await settle();
+    const theirs = sent.filter(({ crawl }) => crawl === "theirs");
+    expect(theirs).toHaveLength(2);
+    expect(dispatcher.waitReason({ crawl: "theirs", host: "e.test" })).toBe("all workers busy");
+    const [first] = theirs;
+    if (first !== undefined) await end(first);
+    await settle();
+    expect(sent.filter(({ crawl }) => crawl === "theirs")).toHaveLength(3);
+  });
+
+  it("gives our own workers nothing while they have no room, though another crew has", async () => {
+    const { sent, add, settle, dispatcher } = await started([EXTERNAL, crawlNamed("ours")]);
+    dispatcher.setWindow(0);
+    dispatcher.setWindow(10, "external-a");
+    await add("ours", ...pagesOf("a.test", 3));
+    await add("theirs", ...pagesOf("a.test", 3));
+    await settle();
+    expect(new Set(sent.map(({ crawl }) => crawl))).toEqual(new Set(["theirs"]));
+    expect(sent).toHaveLength(3);
+  });
+
+  it("passes over the URLs of a crawl that wait for another crew", async () => {
+    const { sent, add, addFor, settle, dispatcher } = await started([crawlNamed("inbox")]);
+    await addFor("external-a", "inbox", ...pagesOf("a.test", 3));
+    await add("inbox", "http://a.test/ours");
+    await settle();
+    expect(sent.map(({ url }) => url)).toEqual(["http://a.test/ours"]);
+
+    dispatcher.setWindow(1, "external-a");
+    await settle();
+    expect(sent).toHaveLength(2);
+    expect(sent[1]?.request?.spider).toBe("external-a");
+  });
+
+  it("keeps one place in a host's lane for each task of either crew", async () => {
+    const politeness = { ...NO_ROBOTS, delayMs: 1_000 };
+    const crawls = [
+      crawlNamed("theirs", { spider: "external-a", politeness }),
+      crawlNamed("ours", { politeness }),
+    ];
+    const { sent, add, settle, end, advance, dispatcher } = await started(crawls);
+    dispatcher.setWindow(10, "external-a");
+    await add("theirs", "http://a.test/1");
+    await add("ours", "http://a.test/2");
+    await settle();
+    expect(sent).toHaveLength(1);
+    const [first] = sent;
+    if (first !== undefined) await end(first);
+    await advance(999);
+    expect(sent).toHaveLength(1);
+    await advance(1);
+    expect(sent).toHaveLength(2);
+  });
+
+  it("waits for an external spider's task until its deadline: nobody can be asked who has it", async () => {
+    const { sent, add, settle, advance, state, dispatcher } = await started([EXTERNAL, crawlNamed("ours")]);
+    dispatcher.setWindow(10, "external-a");
+    await add("theirs", "http://a.test/1");
+    await add("ours", "http://b.test/1");
+    await settle();
+    state.located = new Set();
+    for (let looks = 0; looks < 3; looks += 1) {
+      await advance(2_000);
+      await dispatcher.reconcile();
+      await settle();
+    }
+    expect(sent.filter(({ crawl }) => crawl === "ours").length).toBeGreaterThan(1);
+    expect(sent.filter(({ crawl }) => crawl === "theirs")).toHaveLength(1);
+    await advance(210_000);
+    await dispatcher.reconcile();
+    await settle();
+    expect(sent.filter(({ crawl }) => crawl === "theirs")).toHaveLength(2);
+  });
+
+  it("knows the crew of a former holder's dispatches, and counts them", async () => {
+    const before = await started([EXTERNAL]);
+    before.dispatcher.setWindow(2, "external-a");
+    await before.add("theirs", ...["a", "b", "c"].map((host) => `http://${host}.test/1`));
+    await before.settle();
+    expect(before.sent).toHaveLength(2);
+
+    const { dispatcher, sent, settle } = setup({}, before.frontier);
+    dispatcher.setWindow(2, "external-a");
+    dispatcher.setCrawls([EXTERNAL]);
+    await dispatcher.hold(ALL_SHARDS);
+    await settle();
+    expect(sent).toHaveLength(0);
+    expect(dispatcher.inFlight).toBe(2);
+  });
+
+  it("lets a lane have more in flight once its robots.txt is known", async () => {
+    const politeness = { ...DEFAULT_POLITENESS, obeyRobots: true };
+    const { sent, add, settle, dispatcher } = await started([
+      crawlNamed("theirs", { spider: "external-a", politeness }),
+    ]);
+    dispatcher.setWindow(10, "external-a");
+    await add("theirs", ...pagesOf("a.test", 9));
+    await settle();
+    expect(sent).toHaveLength(1);
+
+    dispatcher.learnt({ host: "a.test", crawlDelayMs: 0 });
+    await settle();
+    expect(sent).toHaveLength(4);
   });
 });
