@@ -121,7 +121,15 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
     this.#publishers = [taskPublisher, publisher, risky, answers];
     this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
     this.spiderQueues = new SpiderQueues({ names, publisher: taskPublisher, consuming, topology });
-    this.events = new Events(names.events(), publishing, consuming, logger);
+    const { role, id } = options.identity;
+    this.events = new Events({
+      exchange: names.events(),
+      source: `/${options.namespace}/${role}/${id}`,
+      publishing,
+      consuming,
+      logger,
+      ...(metrics !== undefined && { metrics }),
+    });
     this.calls = new Calls<Node, Master>({
       maxCalls: options.maxCalls,
       ...(deps.tables !== undefined && { tables: deps.tables }),

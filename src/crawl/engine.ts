@@ -3,6 +3,7 @@ import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import { traceFields } from "../lib/trace-context.js";
 import { type Crawl, INBOX } from "./crawl.js";
 import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
@@ -403,7 +404,7 @@ export class Engine {
       headers: fetched.headers,
       contentType: fetched.contentType,
       body,
-      log: this.#deps.logger,
+      log: loggerOf(task, this.#deps.logger),
       signal,
     });
     const on = { url, depth: task.depth };
@@ -634,6 +635,11 @@ export class Engine {
 
 function admissionKey(crawl: Pick<Crawl, "id" | "generation">): string {
   return `${crawl.id}:${crawl.generation}`;
+}
+
+/** What is logged for a task of a trace says so. */
+function loggerOf({ request }: Task, logger: Logger): Logger {
+  return request?.trace === undefined ? logger : logger.child(traceFields(request.trace));
 }
 
 function isPost(task: Task): boolean {

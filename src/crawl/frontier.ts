@@ -1,3 +1,4 @@
+import type { TraceContext } from "../lib/trace-context.js";
 import type { Beginning, Suspect } from "./suspicion.js";
 
 /**
@@ -51,6 +52,8 @@ export type UrlRequest = {
   readonly spider?: string;
   /** Kept with the URL and handed to the spider on its page. */
   readonly meta?: Readonly<Record<string, unknown>>;
+  /** The trace in which it was handed in. */
+  readonly trace?: TraceContext;
 };
 
 /** Where a redirect has led so far; the URL keeps its identity, the lane follows the target's host. */

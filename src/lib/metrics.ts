@@ -46,6 +46,17 @@ export class Metrics {
     help: "Connections to RabbitMQ that were lost and made again",
     registers: [this.registry],
   });
+  readonly eventsDropped = new Counter({
+    name: "warren_events_dropped_total",
+    help: "Events that were not sent: RabbitMQ was away, it did not keep up (full), or they cannot be written as JSON",
+    labelNames: ["reason"],
+    registers: [this.registry],
+  });
+  readonly eventsMissed = new Counter({
+    name: "warren_events_missed_total",
+    help: "Messages of events that were sent and did not reach this process: it did not keep up, or was away",
+    registers: [this.registry],
+  });
   readonly nodes = new Gauge({
     name: "warren_nodes",
     help: "Nodes, by status",

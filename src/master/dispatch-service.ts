@@ -481,11 +481,21 @@ export class DispatchService implements Service {
 
 function toForeignMessage(task: Task, crawl: Crawl): TaskMessage {
   const foreign = toForeignTask(task, crawl);
-  return { body: JSON.stringify(foreign), contentType: "application/json", messageId: foreign.task };
+  return {
+    body: JSON.stringify(foreign),
+    contentType: "application/json",
+    messageId: foreign.task,
+    ...traceOf(task),
+  };
 }
 
 function toMessage(task: Task): TaskMessage {
-  return { body: encodeTask(task), contentType: TASK_CONTENT_TYPE, messageId: task.token };
+  return { body: encodeTask(task), contentType: TASK_CONTENT_TYPE, messageId: task.token, ...traceOf(task) };
+}
+
+/** The trace of a task goes with its message, also to workers of others. */
+function traceOf({ request }: Task): Pick<TaskMessage, "headers"> {
+  return request?.trace === undefined ? {} : { headers: request.trace };
 }
 
 function sum(numbers: readonly number[]): number {

@@ -6,7 +6,7 @@ import type { CommittedGroup } from "./committer.js";
 
 /** What is known of a result beside it. */
 export type EventContext = {
-  readonly task: Pick<Task, "id" | "crawl" | "url" | "attempts">;
+  readonly task: Pick<Task, "id" | "crawl" | "url" | "attempts" | "request">;
   /** Who brought it, when that was not this process. */
   readonly node?: string;
 };
@@ -43,6 +43,7 @@ export class TaskEvents {
       at: this.#now(),
       crawl: task.crawl,
       node: this.#node,
+      ...task.request?.trace,
       data: { id: task.id, url: task.url, attempt: task.attempts + 1 },
     });
     this.#stopTimer ??= this.#clock.after(STARTS_GATHER_MS, () => this.flush());
@@ -56,6 +57,7 @@ export class TaskEvents {
         at: this.#now(),
         crawl: task.crawl,
         node: this.#node,
+        ...task.request?.trace,
         data: { id: task.id, url: task.url, bytes },
       },
     ]);
@@ -108,6 +110,7 @@ export class TaskEvents {
       at: this.#now(),
       crawl: task.crawl,
       node,
+      ...task.request?.trace,
       data: {
         url: task.url,
         ...(ending.statusCode !== undefined && { statusCode: ending.statusCode }),

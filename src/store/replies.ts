@@ -1,6 +1,7 @@
 import type { Collection, Filter } from "mongodb";
 import type { EndState } from "../crawl/frontier.js";
 import type { Clock } from "../lib/clock.js";
+import type { TraceContext } from "../lib/trace-context.js";
 import type { Retrier } from "./retrier.js";
 import type { UrlDocument } from "./url-document.js";
 
@@ -14,6 +15,8 @@ export type ExpectedReply = {
   /** Queue to answer to. */
   readonly replyTo: string;
   readonly correlationId?: string;
+  /** The trace to which it belongs. */
+  readonly trace?: TraceContext;
 };
 
 /** An end of a URL, with the URLs found on it that count as part of it and have not ended. */
@@ -25,6 +28,8 @@ export type DueReply = {
   readonly crawl: string;
   readonly replyTo: string;
   readonly correlationId?: string;
+  /** The trace to which it belongs. */
+  readonly trace?: TraceContext;
   readonly body: {
     readonly url: string;
     readonly state: EndState;
@@ -239,6 +244,7 @@ function toDue(reply: ReplyDocument, known: ReadonlyMap<string, UrlDocument>): D
     crawl: reply.crawl,
     replyTo: reply.replyTo,
     ...(reply.correlationId !== undefined && { correlationId: reply.correlationId }),
+    ...(reply.trace !== undefined && { trace: reply.trace }),
     body: {
       url: reply.url,
       state,

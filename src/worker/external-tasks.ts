@@ -14,6 +14,7 @@ import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/ur
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
+import { type TraceContext, traceContextOf } from "../lib/trace-context.js";
 import type { Replies, TaskEvents } from "../results/index.js";
 import type { Store } from "../store/index.js";
 import type { CrawlView } from "./crawl-view.js";
@@ -91,7 +92,7 @@ export class ExternalTasks {
     const refused: Refused[] = [];
     for (const delivery of group) {
       const parsed = parseExternalTask(delivery);
-      const url = parsed.ok ? await this.#toUrl(parsed.task) : parsed;
+      const url = parsed.ok ? await this.#toUrl(parsed.task, traceContextOf(delivery.headers)) : parsed;
       if ("reason" in url) refused.push({ delivery, ...url });
       else admissible.push({ delivery, url });
     }
@@ -101,7 +102,7 @@ export class ExternalTasks {
   }
 
   /** The task as a URL of its crawl, or why it cannot be taken. */
-  async #toUrl(task: ExternalTask): Promise<NewUrl | Objection> {
+  async #toUrl(task: ExternalTask, trace: TraceContext | undefined): Promise<NewUrl | Objection> {
     const { crawls, spiders, store } = this.#deps;
     const crawl = await crawls.load(task.crawl ?? INBOX);
     if (crawl === undefined) {
@@ -118,7 +119,7 @@ export class ExternalTasks {
     if (canonical === undefined) {
       return { reason: "invalid-message", error: "url: must be an absolute http(s) URL" };
     }
-    const request = requestOf(task);
+    const request = requestOf(task, trace);
     const depth = task.depth ?? 0;
     const skip = skipReason(crawl, canonical, depth);
     return {
@@ -148,6 +149,7 @@ export class ExternalTasks {
                 urlId: url.id,
                 url: url.url,
                 replyTo: delivery.replyTo,
+                ...(url.request?.trace !== undefined && { trace: url.request.trace }),
                 ...(delivery.correlationId !== undefined && { correlationId: delivery.correlationId }),
               },
             ],
@@ -206,7 +208,7 @@ function skipReason(crawl: Crawl, url: CanonicalUrl, depth: number): SkipReason 
   return compileScope(crawl.scope, crawl.seeds).includes(url) ? undefined : "scope";
 }
 
-function requestOf(task: ExternalTask): UrlRequest | undefined {
+function requestOf(task: ExternalTask, trace: TraceContext | undefined): UrlRequest | undefined {
   const { method, headers, body, meta, spider } = task;
   const request = {
     ...(method !== undefined && method !== "GET" && { method }),
@@ -214,6 +216,7 @@ function requestOf(task: ExternalTask): UrlRequest | undefined {
     ...(body !== undefined && { body }),
     ...(meta !== undefined && { meta }),
     ...(spider !== undefined && { spider }),
+    ...(trace !== undefined && { trace }),
   };
   return Object.keys(request).length === 0 ? undefined : request;
 }

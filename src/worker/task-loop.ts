@@ -10,6 +10,7 @@ import { messageOf, WarrenError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { traceFields } from "../lib/trace-context.js";
 import type { Committer } from "../results/index.js";
 import type { CrawlView } from "./crawl-view.js";
 import type { StallWatch } from "./stall-watch.js";
@@ -464,7 +465,10 @@ export class TaskLoop implements Service {
         return;
       }
       // Not a page's fault but ours; it counts as an attempt so that it cannot go on for ever.
-      logger.error({ err: error, url: task.url }, "a task failed in a way that was not foreseen");
+      logger.error(
+        { err: error, url: task.url, ...traceFields(task.request?.trace) },
+        "a task failed in a way that was not foreseen",
+      );
       result = failedAttempt(task, "spider-error", messageOf(error), clock.now());
     }
     stopTimer();

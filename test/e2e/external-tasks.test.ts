@@ -92,6 +92,38 @@ describe("tasks from outside", () => {
   const send = (body: string | Buffer, options: Parameters<Channel["sendToQueue"]>[2] = {}) =>
     channel.sendToQueue(`${cluster.namespace}.tasks`, Buffer.from(body), options);
 
+  it("carries a trace on from the sender: into the events of its task, and no other's", async () => {
+    const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const { queue } = await channel.assertQueue("", { exclusive: true });
+    await channel.bindQueue(queue, `${cluster.namespace}.events`, "task.*");
+    const told = await taking(queue);
+    const answers = await replies();
+
+    send(`${origin}/missing?traced`, {
+      replyTo: answers.queue,
+      headers: { traceparent, tracestate: "vendor=1" },
+    });
+    send(`${origin}/missing?plain`, { replyTo: answers.queue, headers: { traceparent: "00-garbage" } });
+    await Promise.all([answers.next(), answers.next()]);
+
+    const events: Record<string, unknown>[] = [];
+    const isOver = () => events.filter(({ type }) => type === "task.failed").length === 2;
+    while (!isOver()) {
+      const body: unknown = JSON.parse((await told()).content.toString());
+      events.push(...[body].flat().map((event) => event as Record<string, unknown>));
+    }
+    const seen = events.map(({ type, traceparent: parent, tracestate, data }) => {
+      const { search } = new URL(String((data as { url: unknown }).url));
+      return `${type} ${search} ${parent ?? "-"} ${tracestate ?? "-"}`;
+    });
+    expect(seen.sort()).toEqual([
+      "task.failed ?plain - -",
+      `task.failed ?traced ${traceparent} vendor=1`,
+      "task.started ?plain - -",
+      `task.started ?traced ${traceparent} vendor=1`,
+    ]);
+  });
+
   it("takes plain URLs from a Python program and tells it how each ended", async () => {
     if (!existsSync(path.join(PYTHON_PACKAGES, "pika"))) {
       await run("python3", ["-m", "pip", "install", "--quiet", "--target", PYTHON_PACKAGES, "pika==1.3.2"]);

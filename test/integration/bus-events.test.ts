@@ -1,3 +1,4 @@
+import type { ConsumeMessage } from "amqplib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { BusEvent } from "../../src/bus/index.js";
 import { connectionBlocked } from "../support/amqp-frames.js";
@@ -120,9 +121,86 @@ describe("events", () => {
     expect(bus.events.dropped).toBe(before + 1);
   });
 
+  it("cost a listener who does not keep up some of them, which it can count, and nobody else anything", async () => {
+    const proxy = await under.proxy();
+    const [bus, quick, slow] = await Promise.all([
+      under.started(),
+      under.started(),
+      under.started({ urls: [proxy.url] }),
+    ]);
+    const heard = { quick: 0, slow: [] as unknown[] };
+    await quick.events.subscribe(["#"], (events) => {
+      heard.quick += events.length;
+    });
+    await slow.events.subscribe(
+      ["#"],
+      (events) => heard.slow.push(...events.map(({ data }) => data.number)),
+      {
+        maxLength: 10,
+      },
+    );
+    proxy.freeze();
+    const text = "x".repeat(50_000);
+    let number = 0;
+    // More than sockets and the queue can hold.
+    while (number < 1_000) {
+      const before = bus.events.dropped;
+      bus.events.publish("large", [event("large", { number, text })]);
+      if (bus.events.dropped === before) number += 1;
+      await until("the quick one has it", () => heard.quick === number);
+    }
+    expect(slow.events.missed).toBe(0);
+    proxy.thaw();
+    await until("the slow one is up to date", () => heard.slow.at(-1) === 999);
+
+    expect(heard.slow.length).toBeLessThan(1_000);
+    expect(slow.events.missed).toBe(1_000 - heard.slow.length);
+    expect(quick.events.missed).toBe(0);
+    expect(await under.metrics.registry.metrics()).toContain(
+      `warren_events_missed_total ${slow.events.missed}`,
+    );
+  });
+
+  it("carry the attributes of CloudEvents in their headers, and a trace if they belong to one", async () => {
+    const bus = await under.started();
+    const channel = await under.stranger();
+    const { queue } = await channel.assertQueue("", { exclusive: true });
+    await channel.bindQueue(queue, under.names.events(), "#");
+    const taken: ConsumeMessage[] = [];
+    await channel.consume(queue, (message) => message !== null && taken.push(message), { noAck: true });
+    const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const traced = { ...event("task.started"), traceparent, tracestate: "a=1" };
+
+    bus.events.publish("task.started", [traced]);
+    bus.events.publish("task.failed", [event("task.failed"), event("task.failed")]);
+    await until("both are there", () => taken.length === 2);
+
+    const [one, several] = taken.map(({ properties }) => properties);
+    expect(one).toMatchObject({ contentType: "application/json" });
+    expect(one?.headers).toEqual({
+      "cloudEvents:specversion": "1.0",
+      "cloudEvents:id": expect.stringMatching(/./),
+      "cloudEvents:source": `/${under.namespace}/tool/${under.namespace}-0`,
+      "cloudEvents:type": "task.started",
+      "cloudEvents:time": "2026-01-02T03:04:05.678Z",
+      "cloudEvents:subject": "c",
+      "cloudEvents:dataschema": "urn:warren:event:1",
+      "cloudEvents:sequence": 1,
+      traceparent,
+      tracestate: "a=1",
+    });
+    expect(JSON.parse(String(taken[0]?.content))).toEqual(traced);
+    expect(several?.headers).toMatchObject({ "cloudEvents:sequence": 2, "cloudEvents:count": 2 });
+    expect(several?.headers).not.toHaveProperty("traceparent");
+    expect(several?.headers?.["cloudEvents:id"]).not.toBe(one?.headers?.["cloudEvents:id"]);
+  });
+
   it("drops what cannot be written as JSON, without harm to whoever tells", async () => {
     const bus = await under.started();
     bus.events.publish("a", [event("a", { large: 1n })]);
     expect(bus.events.dropped).toBe(1);
+    expect(await under.metrics.registry.metrics()).toContain(
+      'warren_events_dropped_total{reason="unwritable"} 1',
+    );
   });
 });
