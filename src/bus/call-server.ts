@@ -3,15 +3,10 @@ import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import { fieldErrorsOf, summaryOf } from "../lib/field-errors.js";
 import type { Logger } from "../lib/logger.js";
+import { type TraceContext, traceContextOf, traceFields } from "../lib/trace-context.js";
 import type { Answers } from "./answers.js";
 import { AtHand } from "./at-hand.js";
-import {
-  ANY_CALL,
-  type CallContext,
-  type CallTable,
-  type CheckedHandlers,
-  type TraceContext,
-} from "./call-table.js";
+import { ANY_CALL, type CallContext, type CallTable, type CheckedHandlers } from "./call-table.js";
 import type { OpenChannel, SupervisedChannel, SupervisedConnection } from "./connection.js";
 import { CallError, callErrorCodeOf } from "./errors.js";
 import { CANCEL_CALL, LAST_HEADER, PART_HEADER, parseRequest } from "./messages.js";
@@ -51,7 +46,7 @@ class ServedCall implements CallContext {
     this.messageId = textOf(properties.messageId);
     this.replyTo = textOf(properties.replyTo);
     this.correlationId = textOf(properties.correlationId);
-    this.trace = traceOf(properties.headers);
+    this.trace = traceContextOf(properties.headers);
     this.#clock = clock;
     const credit: unknown = properties.headers?.[CREDIT_HEADER];
     this.#credit = isCount(credit) ? credit : Number.POSITIVE_INFINITY;
@@ -285,7 +280,7 @@ export class CallServer {
     // Nobody waits for what was cancelled, or took too long.
     if (call.reason !== undefined && error === call.reason) return;
     const code = callErrorCodeOf(error);
-    if (code === "internal") this.#logger.error({ err: error, ...call.trace }, "a call failed");
+    if (code === "internal") this.#logger.error({ err: error, ...traceFields(call.trace) }, "a call failed");
     await this.#answer(call, { ok: false, error: { code, message: messageOf(error) } }, headers);
   }
 
@@ -365,11 +360,4 @@ function isCount(value: unknown): value is number {
 
 function textOf(value: unknown): string | undefined {
   return typeof value === "string" && value !== "" ? value : undefined;
-}
-
-function traceOf(headers: Readonly<Record<string, unknown>> | undefined): TraceContext | undefined {
-  const traceparent = textOf(headers?.traceparent);
-  if (traceparent === undefined) return undefined;
-  const tracestate = textOf(headers?.tracestate);
-  return { traceparent, ...(tracestate !== undefined && { tracestate }) };
 }

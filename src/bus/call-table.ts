@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { TraceContext } from "../lib/trace-context.js";
 
 /** Everything that there is to know of one kind of call: what validates it, types it and documents it. */
 export type CallDefinition = {
@@ -44,9 +45,6 @@ export type CallContext = {
   /** Where the call belongs in a trace that its caller began. */
   readonly trace: TraceContext | undefined;
 };
-
-/** Headers of a W3C trace context, as they are. @see https://www.w3.org/TR/trace-context/ */
-export type TraceContext = { readonly traceparent: string; readonly tracestate?: string };
 
 /**
  * What is done with calls and commands, by their type. What comes of it is the answer; an error with one of the

@@ -1,6 +1,7 @@
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import type { TraceContext } from "../lib/trace-context.js";
 import type { Answers } from "./answers.js";
 import { CallServer, type Stop } from "./call-server.js";
 import {
@@ -160,12 +161,18 @@ export class Calls<Node extends CallTable = AnyCalls, Master extends CallTable =
    * arrive twice when the connection is lost meanwhile.
    * @throws BusError when it could not be sent, for example because RabbitMQ is away for more than ten seconds
    */
-  async reply(replyTo: string, correlationId: string | undefined, body: unknown): Promise<void> {
+  async reply(
+    replyTo: string,
+    correlationId: string | undefined,
+    body: unknown,
+    trace?: TraceContext,
+  ): Promise<void> {
     const outcome = await this.#answers.send({
       replyTo,
       correlationId,
       body: Buffer.from(JSON.stringify(body)),
       persistent: true,
+      ...(trace !== undefined && { headers: trace }),
     });
     if (!outcome.ok) throw outcome.error;
   }

@@ -8,7 +8,6 @@ export type {
   CallTable,
   Handlers,
   HandlersOf,
-  TraceContext,
 } from "./call-table.js";
 export type { BroadcastCallOptions, CallOptions, Gathered, NodeAnswer } from "./caller.js";
 export type { Calls, CallTables } from "./calls.js";

@@ -4,6 +4,7 @@ import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { traceContextOf } from "../lib/trace-context.js";
 import type { WarrenBus } from "../protocol/index.js";
 
 export type DeadLetterRelayParts = {
@@ -64,7 +65,7 @@ export class DeadLetterRelay implements Service {
       error: `${reason}: ${error}`,
     };
     try {
-      await this.#parts.bus.calls.reply(replyTo, letter.correlationId, body);
+      await this.#parts.bus.calls.reply(replyTo, letter.correlationId, body, traceContextOf(letter.headers));
     } catch (failure) {
       // It is among the dead letters, and whoever asked may well have left.
       this.#parts.logger.warn({ replyTo, error: messageOf(failure) }, "could not answer for a dead letter");

@@ -85,9 +85,9 @@ export class Janitor implements Service {
     const due = await store.replies.sweep(ABANDONED_MS);
     for (let start = 0; start < due.length; start += REPLIES_AT_ONCE) {
       const sent = await Promise.all(
-        due.slice(start, start + REPLIES_AT_ONCE).map(async ({ id, replyTo, correlationId, body }) => {
+        due.slice(start, start + REPLIES_AT_ONCE).map(async ({ id, replyTo, correlationId, body, trace }) => {
           try {
-            await bus.calls.reply(replyTo, correlationId, body);
+            await bus.calls.reply(replyTo, correlationId, body, trace);
             return [id];
           } catch (error) {
             logger.warn({ replyTo, error: messageOf(error) }, "could not send an overdue reply");

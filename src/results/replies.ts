@@ -23,9 +23,9 @@ export class Replies {
   async ended(endings: readonly EndedUrl[]): Promise<void> {
     const due = await this.#store.ended(endings);
     const sent = await Promise.all(
-      due.map(async ({ id, replyTo, correlationId, body }) => {
+      due.map(async ({ id, replyTo, correlationId, body, trace }) => {
         try {
-          await this.#calls.reply(replyTo, correlationId, body);
+          await this.#calls.reply(replyTo, correlationId, body, trace);
           return [id];
         } catch (error) {
           // It stays on record, and a master sends it later.

@@ -5,6 +5,7 @@ import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
+import { traceContextOf } from "../lib/trace-context.js";
 import type { WarrenBus } from "../protocol/index.js";
 
 /** How long a stop waits for what is being given up, in milliseconds. */
@@ -126,7 +127,7 @@ export class Refusals {
   }
 
   async #answer(
-    { replyTo, correlationId, body }: TaskDelivery,
+    { replyTo, correlationId, body, headers }: TaskDelivery,
     reason: string,
     error: string,
   ): Promise<void> {
@@ -134,7 +135,7 @@ export class Refusals {
     const url = body.subarray(0, MAX_SHOWN_BYTES).toString("utf8");
     const answer = { url, state: "failed", reason, items: 0, files: 0, error: `${reason}: ${error}` };
     try {
-      await this.#deps.bus.calls.reply(replyTo, correlationId, answer);
+      await this.#deps.bus.calls.reply(replyTo, correlationId, answer, traceContextOf(headers));
     } catch (failure) {
       // It is among the dead letters, and whoever asked may well have left.
       this.#deps.logger.warn({ replyTo, error: messageOf(failure) }, "could not send a reply");

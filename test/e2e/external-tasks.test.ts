@@ -92,19 +92,27 @@ describe("tasks from outside", () => {
   const send = (body: string | Buffer, options: Parameters<Channel["sendToQueue"]>[2] = {}) =>
     channel.sendToQueue(`${cluster.namespace}.tasks`, Buffer.from(body), options);
 
-  it("carries a trace on from the sender: into the events of its task, and no other's", async () => {
+  it("carries a trace on from the sender: into the events of its task and its answer, and no other's", async () => {
     const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const { queue } = await channel.assertQueue("", { exclusive: true });
     await channel.bindQueue(queue, `${cluster.namespace}.events`, "task.*");
     const told = await taking(queue);
-    const answers = await replies();
+    const { queue: answerQueue } = await channel.assertQueue("", { exclusive: true });
+    const answered = await taking(answerQueue);
 
     send(`${origin}/missing?traced`, {
-      replyTo: answers.queue,
+      replyTo: answerQueue,
       headers: { traceparent, tracestate: "vendor=1" },
     });
-    send(`${origin}/missing?plain`, { replyTo: answers.queue, headers: { traceparent: "00-garbage" } });
-    await Promise.all([answers.next(), answers.next()]);
+    send(`${origin}/missing?plain`, { replyTo: answerQueue, headers: { traceparent: "00-garbage" } });
+    const answers = await Promise.all([answered(), answered()]);
+    const traceOf = new Map(
+      answers.map(({ content, properties }) => {
+        const { url } = JSON.parse(content.toString()) as { url: string };
+        return [new URL(url).search, properties.headers?.traceparent];
+      }),
+    );
+    expect([traceOf.get("?traced"), traceOf.get("?plain")]).toEqual([traceparent, undefined]);
 
     const events: Record<string, unknown>[] = [];
     const isOver = () => events.filter(({ type }) => type === "task.failed").length === 2;
