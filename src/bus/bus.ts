@@ -101,7 +101,10 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       },
     };
     const connection = (purpose: "publish" | "consume") =>
-      new SupervisedConnection({ ...options, purpose }, connectionDeps);
+      new SupervisedConnection(
+        { ...options, purpose },
+        { ...connectionDeps, check: (channel) => channel.checkQueue(names.tasks()) },
+      );
     const publishing = connection("publish");
     const consuming = connection("consume");
     this.#names = names;

@@ -41,6 +41,8 @@ export type ConnectionDeps = {
   readonly random: () => number;
   /** Declares what must exist: on every connect, before anything else is done, and when some of it was missing. */
   readonly declare: (channel: Channel) => Promise<void>;
+  /** Fails, and costs the channel, when what others consume from is missing. */
+  readonly check?: (channel: Channel) => Promise<unknown>;
 };
 
 /** A channel as it is now: the number of its opening, and a signal that is aborted when it is lost. */
@@ -264,7 +266,7 @@ export class SupervisedConnection {
     let losses = 0;
     while (!this.#isStopped) {
       try {
-        const [model, lost] = await this.#connect();
+        const [model, lost] = await this.#connect(wasUp);
         if (this.#isStopped) return;
         this.#model = model;
         const upAt = clock.monotonic();
@@ -327,7 +329,7 @@ export class SupervisedConnection {
     });
   }
 
-  async #connect(): Promise<[ChannelModel, Promise<string>]> {
+  async #connect(isAgain: boolean): Promise<[ChannelModel, Promise<string>]> {
     const { heartbeatSeconds, connectTimeoutMs, identity, purpose, security = {}, urls } = this.#options;
     const { clock } = this.#deps;
     const url = urls[this.#nextUrl % urls.length] ?? "";
@@ -384,6 +386,8 @@ export class SupervisedConnection {
       for (const listener of this.#onUnblocked) listener();
     });
     try {
+      // On the first connect there is mostly nothing yet, and nobody who could be forgotten.
+      if (isAgain && !(await this.#isWhole(model))) await this.#sleep(REDECLARE_DELAY_MS);
       await this.#declareOn(model);
     } catch (error) {
       model.close().catch(() => {});
@@ -434,7 +438,21 @@ export class SupervisedConnection {
       return;
     }
     // The broker may have, over what is no reason to go without the rest.
-    if (!isClosed) await channel.close();
+    if (!isClosed) await closed(channel);
+  }
+
+  async #isWhole(model: ChannelModel): Promise<boolean> {
+    const { check } = this.#deps;
+    if (check === undefined) return true;
+    const channel = await model.createChannel();
+    channel.on("error", () => {});
+    try {
+      await check(channel);
+    } catch (error) {
+      return !/NOT[_-]FOUND/.test(messageOf(error));
+    }
+    await closed(channel);
+    return true;
   }
 
   #lose(model: ChannelModel): void {
@@ -531,10 +549,9 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
   /** Closes the channel as it is now; it opens anew. From this moment on it counts as lost. */
   renew(): void {
     const open = this.#open;
-    if (open === undefined) return;
     this.#open = undefined;
     this.#lose();
-    open.channel.close().catch(() => {});
+    open?.channel.close().catch(() => {});
   }
 
   /** Closes it for good; what was sent on it goes out first. */
@@ -545,11 +562,7 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     if (open === undefined) return;
     this.#open = undefined;
     this.#lose();
-    await new Promise<void>((resolve) => {
-      // The answer to the request never comes when the connection is lost meanwhile; the event does.
-      open.channel.once("close", resolve);
-      open.channel.close().catch(() => resolve());
-    });
+    await closed(open.channel);
   }
 
   /** It will not open again; as it is now it stays open. */
@@ -614,10 +627,13 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
       this.#declareAgainLater(declare, signal);
     };
     const open = { channel, epoch: this.#epoch, signal, keep };
+    // What it was set up for may be over before all of it is done: its queue deleted, its consumer cancelled.
+    this.#lose = () => lost.abort();
     try {
       await this.#setUp(open);
       if (isClosed) throw new Error(lastError);
       if (this.#model !== model) throw new Error("the connection was lost meanwhile");
+      if (signal.aborted) throw new Error("given up while it was opened");
       if (this.#isStopped) throw new Error("stopped while it was opened");
     } catch (error) {
       lost.abort();
@@ -625,7 +641,6 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
       throw error;
     }
     wasOpened = true;
-    this.#lose = () => lost.abort();
     this.#open = open;
     for (const finish of [...this.#waiting]) finish(open);
   }
@@ -664,6 +679,15 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     this.#stopTimer();
     this.#stopTimer = this.#deps.clock.after(waitMs, () => void this.#tryToOpen());
   }
+}
+
+/** Closes a channel; resolves when it is closed, in whatever way. */
+async function closed(channel: Channel): Promise<void> {
+  await new Promise<void>((resolve) => {
+    // The answer to the request never comes when the connection is lost meanwhile; the event does.
+    channel.once("close", resolve);
+    channel.close().catch(() => resolve());
+  });
 }
 
 /** @throws ConfigError naming the first that is no URL of a broker */

@@ -1,4 +1,5 @@
 import type { Channel, ConsumeMessage } from "amqplib";
+import { messageOf } from "../lib/errors.js";
 import type { SupervisedChannel, SupervisedConnection } from "./connection.js";
 import { PublishReturnedError } from "./errors.js";
 import { expirationOf } from "./messages.js";
@@ -243,6 +244,10 @@ type Taking = {
   readonly signal: AbortSignal;
   consumerTag: string | undefined;
   prefetch: number | undefined;
+  /** Messages taken so far. */
+  taken: number;
+  /** How many those were when messages waited in the queue though there was room for them here. */
+  takenWhenOwed: number | undefined;
 };
 
 /**
@@ -255,6 +260,7 @@ class QueueConsumer implements Consumer {
   readonly #handle: (delivery: TaskDelivery) => void;
   #prefetch: number;
   #isPaused = false;
+  #mayLook = true;
   #isStopped = false;
   #channel: SupervisedChannel | undefined;
   #taking: Taking | undefined;
@@ -273,10 +279,15 @@ class QueueConsumer implements Consumer {
   }
 
   async begin(connection: SupervisedConnection): Promise<void> {
-    this.#channel = connection.channel("work queue", async ({ channel, signal }) => {
+    this.#channel = connection.channel("work queue", async ({ channel, signal, keep }) => {
       this.#unsettled.set(signal, { channel, tags: new Set() });
-      this.#taking = { channel, signal, consumerTag: undefined, prefetch: undefined };
+      const taking: Taking = {
+        ...{ channel, signal, consumerTag: undefined, prefetch: undefined },
+        ...{ taken: 0, takenWhenOwed: undefined },
+      };
+      this.#taking = taking;
       await this.#adapt();
+      await keep(() => this.#renewIfForgotten(taking));
     });
     await this.#channel.opened();
   }
@@ -344,10 +355,37 @@ class QueueConsumer implements Consumer {
         this.#channel?.renew();
         return;
       }
+      taking.taken += 1;
       tags?.add(message.fields.deliveryTag);
       this.#handle(new TaskDelivery(message, signal));
     });
     taking.consumerTag = consumerTag;
+  }
+
+  /**
+   * A quorum queue that is deleted and declared again by someone else at once forgets its consumers without a word
+   * (seen with 3.10.8). One that gets nothing from one look to the next, though there was something both times,
+   * is such a one.
+   */
+  async #renewIfForgotten(taking: Taking): Promise<void> {
+    const { channel, signal, consumerTag, taken, takenWhenOwed } = taking;
+    const unsettled = this.#unsettled.get(signal)?.tags.size ?? 0;
+    taking.takenWhenOwed = undefined;
+    if (!this.#mayLook || consumerTag === undefined || unsettled >= this.#prefetch) return;
+    const messageCount = await this.#countOn(channel);
+    if (messageCount === 0 || taking.taken !== taken || taking.consumerTag !== consumerTag) return;
+    if (takenWhenOwed === taken) this.#channel?.renew();
+    else taking.takenWhenOwed = taken;
+  }
+
+  async #countOn(channel: Channel): Promise<number> {
+    try {
+      return (await channel.checkQueue(this.#queue)).messageCount;
+    } catch (error) {
+      // It costs the channel each time, and some brokers want more rights for it than for consuming.
+      if (/ACCESS[_-]REFUSED/.test(messageOf(error))) this.#mayLook = false;
+      throw error;
+    }
   }
 }
 

@@ -3,7 +3,7 @@ import { type Channel, type ChannelModel, connect } from "amqplib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Consumer, TaskDelivery } from "../../src/bus/index.js";
 import { report } from "../support/bus-load.js";
-import { found } from "../support/bus-under-test.js";
+import { found, until } from "../support/bus-under-test.js";
 import { PrivateBroker } from "../support/private-broker.js";
 import { SeededRandom } from "../support/seeded-random.js";
 import { TcpProxy } from "../support/tcp-proxy.js";
@@ -12,6 +12,7 @@ import { FAULTS, WorkQueueUnderTest } from "../support/work-queue-under-test.js"
 const KILLS = 200;
 /** They are killed at the same time. */
 const VICTIMS = 8;
+const SET_UP_BYTES = 1_600;
 const CONSUMER_TIMEOUT_MS = 3_000;
 /** Consuming again takes less than so much, in milliseconds. */
 const MAX_WAIT_MS = 5_000;
@@ -26,6 +27,7 @@ class Victim {
   readonly #random: SeededRandom;
   #latest: TaskDelivery | undefined;
   #isHolding = false;
+  readonly #past: Kind[] = [];
 
   private constructor(work: WorkQueueUnderTest, proxy: TcpProxy, admin: Channel, random: SeededRandom) {
     this.#work = work;
@@ -52,11 +54,19 @@ class Victim {
 
   /** Kills it; resolves with how long it took until it consumed again, in milliseconds. */
   async kill(kind: Kind): Promise<number> {
-    const before = await this.#nextDelivery(undefined);
-    await sleep(this.#random.between(0, 50));
-    const killedAt = await this.#do(kind, before);
-    const again = await this.#nextDelivery(before.signal);
-    return again - killedAt;
+    this.#past.push(kind);
+    try {
+      const before = await this.#nextDelivery(undefined);
+      await sleep(this.#random.between(0, 50));
+      const killedAt = await this.#do(kind, before);
+      const again = await this.#nextDelivery(before.signal);
+      return again - killedAt;
+    } catch (cause) {
+      const { isUp, isReady } = this.#work.consuming;
+      const state = isReady ? "ready" : isUp ? "up" : "down";
+      const past = this.#past.slice(-4).join(", ");
+      throw new Error(`it never came back (seed ${this.#random.seed}): ${state} after ${past}`, { cause });
+    }
   }
 
   /** @returns when it was done */
@@ -123,6 +133,34 @@ class Victim {
   }
 }
 
+describe("a connection", () => {
+  it("is back wherever its set-up is cut", async () => {
+    const broker = await PrivateBroker.start();
+    const proxy = await new TcpProxy(broker.url).open();
+    const work = new WorkQueueUnderTest(proxy.url, { reconnect: { minMs: 1, maxMs: 5 } });
+    const { consuming } = work;
+    let restored = 0;
+    consuming.onRestored(() => {
+      restored += 1;
+    });
+    try {
+      await consuming.start();
+      await work.queue.consume({ prefetch: 1 }, () => {});
+      // The answers of a broker to all that is asked for take some 1300 bytes, 12 at least for each of them.
+      for (let bytes = 1; bytes < SET_UP_BYTES; bytes += 23) {
+        const before = restored;
+        proxy.cutNextAfter(bytes);
+        proxy.cut();
+        await until(`it is back after a cut after ${bytes} bytes`, () => restored > before);
+      }
+    } finally {
+      await work.stop();
+      await proxy.close();
+      await broker.stop();
+    }
+  });
+});
+
 describe("a consumer", () => {
   let broker: PrivateBroker;
   let connection: ChannelModel;
@@ -167,5 +205,34 @@ describe("a consumer", () => {
     const all = [...waits.values()].flat();
     expect(all.length).toBe(KILLS);
     expect(Math.max(...all)).toBeLessThan(MAX_WAIT_MS);
+  });
+
+  it("that keeps a message for too long loses its own channel, and nobody else's", async () => {
+    const work = await new WorkQueueUnderTest(broker.url).start();
+    try {
+      const others: TaskDelivery[] = [];
+      const held: TaskDelivery[] = [];
+      const other = await work.queue.consume({ prefetch: 1 }, (delivery) => others.push(delivery));
+      await work.publish(["theirs"]);
+      await until("the other has a message", () => others.length === 1);
+      // It takes no more; what it has it settles in time.
+      await other.pause();
+      await work.queue.consume({ prefetch: 1 }, (delivery) => held.push(delivery));
+      await work.publish(["held"]);
+      await until("it has a message", () => held.length === 1);
+      work.queue.settle(others, { kind: "ack" });
+      await until("it comes again", () => held.length === 2);
+      expect(held.map(({ redelivered }) => redelivered)).toEqual([false, true]);
+      expect(held[0]?.signal.aborted).toBe(true);
+      expect(others[0]?.signal.aborted).toBe(false);
+      expect(work.consuming.isReady).toBe(true);
+      // The first is nobody's any more: only the second counts.
+      work.queue.settle(held, { kind: "ack" });
+      await other.resume();
+      await work.publish(["next"]);
+      await until("it goes on", () => held.length + others.length === 4);
+    } finally {
+      await work.stop();
+    }
   });
 });

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { TaskDelivery } from "../../src/bus/index.js";
+import { declareTopology, TOPOLOGY_DEFAULTS } from "../../src/bus/topology.js";
 import { amqpUrl, BusUnderTest, until } from "../support/bus-under-test.js";
 import type { TcpProxy } from "../support/tcp-proxy.js";
 import { FAULTS, WorkQueueUnderTest } from "../support/work-queue-under-test.js";
@@ -127,6 +128,24 @@ describe("what others remove", () => {
         { type: "task.started", at: new Date().toISOString(), data: {} },
       ]);
       return heard.length > 0;
+    });
+  });
+
+  it("is no end to consuming when it is there again at once: the broker may forget who consumed", async () => {
+    const bus = await under.started({ refreshMs: 100 });
+    const taken: TaskDelivery[] = [];
+    await bus.tasks.consume({ prefetch: 2 }, (delivery) => {
+      taken.push(delivery);
+      bus.tasks.settle([delivery], ACK);
+    });
+    const channel = await under.stranger();
+    await Promise.all([
+      channel.deleteQueue(under.names.tasks()),
+      declareTopology(channel, under.names, TOPOLOGY_DEFAULTS),
+    ]);
+    await until("messages are taken", async () => {
+      await bus.tasks.publish([{ body: "after", contentType: "text/plain" }]);
+      return taken.length > 0;
     });
   });
 

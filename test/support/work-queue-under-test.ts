@@ -16,7 +16,11 @@ export class WorkQueueUnderTest {
 
   constructor(
     url: string,
-    { namespace = `test-queue-${randomBytes(5).toString("hex")}`, logger = silentLogger as Logger } = {},
+    {
+      namespace = `test-queue-${randomBytes(5).toString("hex")}`,
+      logger = silentLogger as Logger,
+      reconnect = { minMs: 200, maxMs: 3_000 },
+    } = {},
   ) {
     const names = new Names(namespace);
     const options = {
@@ -24,13 +28,14 @@ export class WorkQueueUnderTest {
       identity: { role: "tool", id: namespace, version: "0" },
       heartbeatSeconds: 10,
       connectTimeoutMs: 10_000,
-      reconnect: { minMs: 200, maxMs: 3_000 },
+      reconnect,
       refreshMs: 15_000,
     } as const;
     const deps = {
       logger,
       clock: systemClock,
       random: Math.random,
+      check: (channel: Channel) => channel.checkQueue(names.tasks()),
       declare: (channel: Channel) => declareTopology(channel, names, TOPOLOGY_DEFAULTS),
     };
     this.names = names;
