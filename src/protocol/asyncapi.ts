@@ -8,7 +8,7 @@ import {
   Names,
 } from "../bus/index.js";
 import { EVENTS } from "./events.js";
-import { MASTER_CALLS } from "./master-calls.js";
+import { foreignTask, MASTER_CALLS } from "./master-calls.js";
 import { NODE_CALLS } from "./node-calls.js";
 
 export type AsyncApiOptions = {
@@ -58,6 +58,15 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         description: "URLs to fetch. Sent through the default exchange; never declared by other programs.",
         messages: { url: messageRef("taskUrl"), task: messageRef("task") },
         bindings: { amqp: queueBinding(names.tasks()) },
+      },
+      spiderTasks: {
+        address: names.tasksOf("{spider}"),
+        title: "Tasks of an external spider",
+        description:
+          "Pages to fetch, for workers in other languages: they consume, call `submit-result`, and acknowledge once that is answered. Declared by masters.",
+        parameters: { spider: { description: "The spider's name." } },
+        messages: { foreignTask: messageRef("foreignTask") },
+        bindings: { amqp: queueBinding(names.tasksOf("{spider}")) },
       },
       taskReplies: {
         address: null,
@@ -124,6 +133,12 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         },
         bindings: { amqp: { ...BINDING, ack: true } },
       },
+      sendForeignTask: {
+        action: "send",
+        channel: { $ref: "#/channels/spiderTasks" },
+        summary: "Gives a worker in another language a page whose host's turn has come.",
+        messages: [inChannel("spiderTasks", "foreignTask")],
+      },
       ...operationsOf("node", "nodeCommands", NODE_CALLS),
       ...operationsOf("every", "broadcast", NODE_CALLS),
       ...operationsOf("master", "masterCalls", MASTER_CALLS),
@@ -152,6 +167,11 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
           name: "task",
           title: "A URL and what to do about it",
           payload: schemaOf(externalTask, "input"),
+        },
+        foreignTask: {
+          name: "foreignTask",
+          title: "A page to fetch",
+          payload: schemaOf(foreignTask, "output"),
         },
         taskReply: {
           name: "taskReply",

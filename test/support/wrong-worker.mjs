@@ -11,7 +11,9 @@ const channel = await connection.createChannel();
 const { queue: replies } = await channel.assertQueue("", { exclusive: true });
 await channel.consume(replies, () => {}, { noAck: true });
 // No prefetch, so it takes all there is.
-await channel.consume(`${WARREN_NAMESPACE}.tasks.${spider}`, async (message) => {
+await channel.consume(`${WARREN_NAMESPACE}.tasks.${spider}`, (message) => void work(message));
+
+async function work(message) {
   const { task, url, method, headers } = JSON.parse(message.content);
   const args = { task };
   try {
@@ -30,4 +32,4 @@ await channel.consume(`${WARREN_NAMESPACE}.tasks.${spider}`, async (message) => 
   });
   // Acknowledged before anyone has the result.
   channel.ack(message);
-});
+}
