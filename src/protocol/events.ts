@@ -58,6 +58,10 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
     summary: "URLs of a crawl were queued.",
     data: z.looseObject({ hosts: z.array(z.string()) }),
   },
+  "spider.wanted": {
+    summary: "A worker that cannot consume asks for tasks of an external spider, and there were none.",
+    data: none,
+  },
   "crawl.created": {
     summary: "A crawl was made.",
     data: z.looseObject({ spider: z.string(), name: z.string().nullable() }),
