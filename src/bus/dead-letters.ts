@@ -240,14 +240,15 @@ export class DeadLetters {
       exchange: this.#names.dead(),
       routingKey: "",
       body: letter.body,
-      options: { persistent: true, headers: ours },
+      options: { persistent: true, headers: ours, ...propertiesOf(letter) },
     };
     const whole: Outgoing = {
       ...message,
-      options: { persistent: true, headers: { ...letter.headers, ...ours }, ...propertiesOf(letter) },
+      options: { ...message.options, headers: { ...letter.headers, ...ours } },
     };
     let [outcome] = await this.#publisher.publish([whole], signal);
-    // What came in cannot always go out again: headers may be larger than our client sends. The body can.
+    // What came in cannot always go out again: headers may be larger than our client sends, or of types that it
+    // does not write. All else can.
     if (outcome?.ok === false && outcome.error instanceof PublishUnencodableError) {
       [outcome] = await this.#publisher.publish([message], signal);
     }

@@ -109,11 +109,13 @@ describe("dead letters", () => {
     expect(await under.ready(under.names.dead())).toBe(1);
   });
 
-  it("keeps the body of a message whose headers cannot be sent on", async () => {
+  it("keeps all of a message but its headers when these cannot be sent on", async () => {
     const bus = await under.started();
     await bus.deadLetters.send({ ...letter, headers: { large: "x".repeat(100_000) } }, report);
     const { content, properties } = await next(under.names.dead());
     expect(content.toString()).toBe("not a URL");
+    const { messageId, contentType, correlationId } = letter;
+    expect({ ...properties }).toMatchObject({ messageId, contentType, correlationId });
     expect(properties.headers).toMatchObject({ "x-reason": "invalid-message" });
   });
 
