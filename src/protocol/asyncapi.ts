@@ -24,6 +24,20 @@ type Json = Readonly<Record<string, unknown>>;
 const BINDING = { bindingVersion: "0.3.0" };
 const ANY_TEXT = { type: "string" };
 
+/** Attributes of CloudEvents, as their binding to AMQP names them. */
+const EVENT_HEADERS = {
+  type: "object",
+  properties: {
+    "cloudEvents:specversion": { const: "1.0" },
+    "cloudEvents:id": ANY_TEXT,
+    "cloudEvents:source": ANY_TEXT,
+    "cloudEvents:type": ANY_TEXT,
+    "cloudEvents:time": { type: "string", format: "date-time" },
+    "cloudEvents:sequence": { type: "integer", description: "Counts the messages of a source." },
+    "cloudEvents:count": { type: "integer", description: "How many events the message holds, if several." },
+  },
+};
+
 /**
  * Everything that goes over RabbitMQ as an AsyncAPI document, from the schemas that check it. Operations are
  * Warren's: what it receives, others send.
@@ -342,11 +356,13 @@ function eventsOf(): Json {
           at: { type: "string", format: "date-time" },
           crawl: ANY_TEXT,
           node: ANY_TEXT,
+          traceparent: ANY_TEXT,
+          tracestate: ANY_TEXT,
           data: schemaOf(data, "output"),
         },
       };
       const payload = { oneOf: [event, { type: "array", items: event, minItems: 1 }] };
-      return [key, { name: key, title: key, summary, payload }];
+      return [key, { name: key, title: key, summary, headers: EVENT_HEADERS, payload }];
     }),
   );
 }

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { Bus } from "../../src/bus/index.js";
+import { Bus, type BusEvent } from "../../src/bus/index.js";
 import { systemClock } from "../../src/lib/clock.js";
 import { silentLogger } from "../../src/lib/logger.js";
-import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
+import { CALLS, EVENTS, type WarrenBus } from "../../src/protocol/index.js";
 import { api, Cluster, type Master, until } from "../support/cluster.js";
 import { startWildSite, type WildSite } from "../support/wild-site.js";
 
@@ -11,6 +11,7 @@ describe("a node that is called", () => {
   let master: Master;
   let bus: WarrenBus;
   let site: WildSite | undefined;
+  const everything: BusEvent[] = [];
 
   beforeAll(async () => {
     master = await cluster.master();
@@ -24,6 +25,7 @@ describe("a node that is called", () => {
       { logger: silentLogger, clock: systemClock, tables: CALLS },
     );
     await bus.start();
+    await bus.events.subscribe(["#"], (events) => void everything.push(...events));
     await until("both nodes are known", async () => {
       const { body } = await api(master).call("GET", "/api/v1/nodes");
       return (body as { items: unknown[] }).items.length === 2;
@@ -160,7 +162,19 @@ describe("a node that is called", () => {
     expect(document.channels.masterCalls?.address).toBe(`${cluster.namespace}.master`);
   });
 
-  it("may notify people: once for each message, kept and told as an event", async () => {
+  it("is told of by events that are all in the table, and as it says", async () => {
+    const { id } = await api(master).createCrawl({ spider: "links", seeds: ["http://192.0.2.1/"] });
+    await api(master).crawlOnce(id, "finished");
+    await until("its end was told", async () => everything.some(({ type }) => type === "crawl.finished"));
+    const faults = everything.flatMap(({ type, data }) => {
+      const parsed = EVENTS[type]?.data.safeParse(data);
+      return parsed?.success === true ? [] : [`${type}: ${parsed?.error.message ?? "is not in the table"}`];
+    });
+    expect(faults).toEqual([]);
+    expect(new Set(everything.map(({ type }) => type)).size).toBeGreaterThan(8);
+  });
+
+  it("or a master can be read about: once for each message, kept and told as an event", async () => {
     const told: unknown[] = [];
     const stop = await bus.events.subscribe(["notification.*"], (events) => told.push(...events));
     await bus.calls.callMaster("send-notification", { level: "warn", title: "Disk full", text: "of w1" });
