@@ -8,33 +8,18 @@ import { type Crawl, INBOX } from "./crawl.js";
 import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
-import type { Ending, FailReason, Frontier, NewUrl, RedirectTarget, SkipReason } from "./frontier.js";
-import {
-  DEFAULT_TASK_LIMITS,
-  isRetriedStatus,
-  retryAfterMs,
-  retryDelayMs,
-  type TaskLimits,
-} from "./limits.js";
+import type { Frontier } from "./frontier.js";
+import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
+import { AttemptJudge, type Outcome } from "./outcome.js";
 import { PageView } from "./page-view.js";
-import type { FileRecord, FileStore, ItemRecord, PageRecord } from "./records.js";
+import type { FileRecord, FileStore } from "./records.js";
 import type { Robots } from "./robots.js";
-import type { Spider, SpiderFile, SpiderOutput, SpiderRequest } from "./spider.js";
-import type { HostState, Task, TaskEnd } from "./task.js";
+import type { Spider, SpiderFile } from "./spider.js";
+import { SpiderRun } from "./spider-run.js";
+import type { Task } from "./task.js";
+import { type Findings, nothingFound, type TaskResult, TaskResults } from "./task-result.js";
 import { canonicalUrl } from "./url.js";
-
-/** Everything that one task brought, to be stored together. */
-export type TaskResult = {
-  readonly ending: Ending;
-  readonly end: TaskEnd;
-  readonly pages: readonly PageRecord[];
-  readonly items: readonly ItemRecord[];
-  readonly files: readonly FileRecord[];
-  readonly links: readonly NewUrl[];
-  /** What is to be remembered of the host. */
-  readonly hostState?: HostState;
-};
 
 export interface SpiderCatalog {
   get(name: string): Spider | undefined;
@@ -55,36 +40,10 @@ export type EngineDeps = {
   readonly node: string;
 };
 
-/** What a task came to, before it is put into records. */
-type Outcome = {
-  /** When the last fetch of it ended. */
-  endedAt: number;
-  /** Nothing was asked of the host. */
-  untouched?: boolean;
-  statusCode?: number;
-  /** The attempt counts. */
-  counts: boolean;
-  backoffUntil?: number;
-} & (
-  | { state: "done" }
-  | { state: "failed"; reason: FailReason; error: string }
-  | { state: "skipped"; reason: SkipReason; error?: string }
-  | { state: "queued"; reason: string; readyAt: number; host?: string; target?: RedirectTarget }
-);
-
 type CrawlContext = {
   readonly crawl: Crawl;
   readonly spider: Spider;
   readonly admission: LinkAdmission;
-};
-
-/** What a task gathers on its way. */
-type Findings = {
-  pages: PageRecord[];
-  items: ItemRecord[];
-  files: FileRecord[];
-  links: Map<string, NewUrl>;
-  crawlDelayMs?: number;
 };
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
@@ -100,11 +59,13 @@ export class Engine {
   readonly #deps: EngineDeps;
   readonly #limits: TaskLimits;
   readonly #admissions = new LRUCache<string, LinkAdmission>({ max: 16 });
-  readonly #notedDelays = new LRUCache<string, number>({ max: 50_000 });
+  readonly #judge: AttemptJudge;
+  readonly #results = new TaskResults();
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
     this.#limits = { ...DEFAULT_TASK_LIMITS, ...limits };
+    this.#judge = new AttemptJudge(deps.clock, this.#limits);
   }
 
   /**
@@ -114,10 +75,10 @@ export class Engine {
   async run(task: Task, crawl: Crawl, signal: AbortSignal): Promise<TaskResult | undefined> {
     const name = task.request?.spider ?? crawl.spider;
     const spider = this.#deps.spiders.get(name);
-    const findings: Findings = { pages: [], items: [], files: [], links: new Map() };
+    const findings = nothingFound();
     if (spider === undefined) {
       const error = `no spider named "${name}" here`;
-      return this.#toResult(task, findings, {
+      return this.#results.of(task, findings, {
         state: "failed",
         reason: "spider-error",
         error,
@@ -138,7 +99,7 @@ export class Engine {
       await this.#drop(crawl, findings);
       return undefined;
     }
-    return this.#toResult(task, findings, outcome);
+    return this.#results.of(task, findings, outcome);
   }
 
   /** What was found will not be stored: files go, and links must be let through again. */
@@ -175,7 +136,7 @@ export class Engine {
       try {
         fetched = await this.#fetch(url, task, asGet, signal);
       } catch (error) {
-        return this.#fetchFailed(error, task);
+        return this.#judge.fetchFailed(error, task);
       }
       const location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
       if (location === undefined) return this.#digest(fetched, url, task, context, findings, signal);
@@ -237,9 +198,14 @@ export class Engine {
         return { state: "skipped", reason: "robots", endedAt, counts: false };
       }
       const error = answer.error ?? "robots.txt could not be had";
-      return this.#tryAgain(task, endedAt, { state: "skipped", reason: "robots", error }, answer.failure);
+      return this.#judge.tryAgain(
+        task,
+        endedAt,
+        { state: "skipped", reason: "robots", error },
+        answer.failure,
+      );
     } catch (error) {
-      return this.#fetchFailed(error, task);
+      return this.#judge.fetchFailed(error, task);
     }
   }
 
@@ -272,7 +238,7 @@ export class Engine {
     const { statusCode } = fetched;
     if (statusCode !== 304 && (statusCode < 200 || statusCode > 299)) {
       fetched.body.discard();
-      return this.#badStatus(fetched, task);
+      return this.#judge.badStatus(fetched, task);
     }
     let bytes = 0;
     let endedAt = clock.now();
@@ -303,7 +269,7 @@ export class Engine {
         context.admission.forget();
         return { ...facts(), state: "failed", reason: "spider-error", error: error.message };
       }
-      return this.#fetchFailed(error, task, statusCode);
+      return this.#judge.fetchFailed(error, task, statusCode);
     }
     findings.pages.push({
       id: `${task.id}.${task.round}`,
@@ -362,8 +328,7 @@ export class Engine {
       const foundOn = task.parent ?? task.url;
       const meta = task.request?.meta ?? {};
       const file: SpiderFile = { url, id, name, bytes, sha256, contentType, foundOn, meta };
-      const on = { url, depth: task.depth };
-      await this.#gather(() => spider.file?.(file) ?? [], on, undefined, task, context, findings, signal);
+      await this.#spiderRun(task, context, findings, signal).onFile(file);
     }
     return content.bytes;
   }
@@ -395,7 +360,7 @@ export class Engine {
     findings: Findings,
     signal: AbortSignal,
   ): Promise<void> {
-    const { crawl, spider } = context;
+    const { crawl } = context;
     const page = new PageView({
       task,
       crawl,
@@ -407,154 +372,26 @@ export class Engine {
       log: loggerOf(task, this.#deps.logger),
       signal,
     });
-    const on = { url, depth: task.depth };
-    await this.#gather(() => spider.parse(page), on, page, task, context, findings, signal);
+    await this.#spiderRun(task, context, findings, signal).onPage(page);
   }
 
-  /** Takes in what a spider yields. @throws SpiderError whatever the spider throws, or if it takes too long */
-  async #gather(
-    begin: () => AsyncIterable<SpiderOutput> | Iterable<SpiderOutput>,
-    on: { url: string; depth: number },
-    page: PageView | undefined,
+  #spiderRun(
     task: Task,
-    context: CrawlContext,
+    { spider, admission }: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
-  ): Promise<void> {
-    const { spider } = context;
-    let outputs = 0;
-    const take = (output: SpiderOutput) => {
-      outputs += 1;
-      if (outputs > this.#limits.maxOutputs) {
-        throw new Error(`more than ${this.#limits.maxOutputs} outputs from one page`);
-      }
-      this.#take(output, on, page, task, context, findings);
-    };
-    try {
-      const yielded = begin();
-      // A spider that is a plain generator costs no promise an output.
-      if (Symbol.iterator in yielded) for (const output of yielded) take(output);
-      else await this.#inTime(yielded, take, signal);
-    } catch (error) {
-      throw new SpiderError(`spider "${spider.name}" on ${on.url}: ${messageOf(error)}`, { cause: error });
-    }
-  }
-
-  async #inTime(
-    yielded: AsyncIterable<SpiderOutput>,
-    take: (output: SpiderOutput) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const iterator = yielded[Symbol.asyncIterator]();
-    let giveUp: (error: Error) => void = () => {};
-    const tooLong = new Promise<never>((_, reject) => {
-      giveUp = reject;
+  ): SpiderRun {
+    const { clock, node } = this.#deps;
+    return new SpiderRun({
+      spider,
+      task,
+      admission,
+      findings,
+      limits: this.#limits,
+      clock,
+      node,
+      signal,
     });
-    tooLong.catch(() => {});
-    const { spiderTimeoutMs } = this.#limits;
-    const onAbort = () => giveUp(new Error("the task was stopped"));
-    signal.addEventListener("abort", onAbort, { once: true });
-    const stopTimer = this.#deps.clock.after(spiderTimeoutMs, () =>
-      giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`)),
-    );
-    try {
-      for (;;) {
-        const step = await Promise.race([iterator.next(), tooLong]);
-        if (step.done === true) return;
-        take(step.value);
-      }
-    } catch (error) {
-      // Not awaited: a generator that hangs cannot be made to return.
-      void Promise.resolve(iterator.return?.()).catch(() => {});
-      throw error;
-    } finally {
-      stopTimer();
-      signal.removeEventListener("abort", onAbort);
-    }
-  }
-
-  #take(
-    output: SpiderOutput,
-    on: { url: string; depth: number },
-    page: PageView | undefined,
-    task: Task,
-    context: CrawlContext,
-    findings: Findings,
-  ): void {
-    if ("item" in output) {
-      const { spider } = context;
-      findings.items.push({
-        id: `${task.id}.${task.round}.${findings.items.length}`,
-        crawl: task.crawl,
-        url: on.url,
-        at: this.#deps.clock.now(),
-        spider: spider.name,
-        version: spider.version ?? "1",
-        node: this.#deps.node,
-        data: output.item,
-      });
-      return;
-    }
-    const kind = "request" in output ? "page" : "file";
-    const wanted = "request" in output ? output.request : output.file;
-    const resolved = typeof wanted === "string" ? page?.resolved(wanted) : undefined;
-    checkRequest(wanted);
-    const link = context.admission.admit(wanted, kind, on, resolved);
-    if (link !== undefined) findings.links.set(link.id, link);
-  }
-
-  #badStatus(fetched: Fetched, task: Task): Outcome {
-    const now = this.#deps.clock.now();
-    const { statusCode } = fetched;
-    const failure = { state: "failed", reason: "http-status", error: `status ${statusCode}` } as const;
-    if (!isRetriedStatus(statusCode)) {
-      return { ...failure, endedAt: now, statusCode, counts: true };
-    }
-    const asked =
-      statusCode === 429 || statusCode === 503
-        ? Math.min(
-            retryAfterMs(fetched.headers["retry-after"], now) ??
-              retryDelayMs(task.attempts + 1, this.#limits),
-            this.#limits.maxRetryDelayMs,
-          )
-        : undefined;
-    const outcome = this.#tryAgain(task, now, failure, undefined, statusCode);
-    if (asked === undefined) return outcome;
-    const backoffUntil = now + asked;
-    if (outcome.state !== "queued") return { ...outcome, backoffUntil };
-    return { ...outcome, backoffUntil, readyAt: Math.max(outcome.readyAt, backoffUntil) };
-  }
-
-  #fetchFailed(error: unknown, task: Task, statusCode?: number): Outcome {
-    const endedAt = this.#deps.clock.now();
-    if (!(error instanceof FetchError)) throw error;
-    const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
-    if (error.reason === "address") {
-      return { ...facts, state: "skipped", reason: "address", error: error.message, untouched: true };
-    }
-    const failure = { state: "failed", reason: error.reason as FailReason, error: error.message } as const;
-    if (!error.retryable) return { ...facts, ...failure };
-    return this.#tryAgain(task, endedAt, failure, undefined, statusCode);
-  }
-
-  /** Another attempt after a wait, or this end if there were enough. */
-  #tryAgain(
-    task: Task,
-    endedAt: number,
-    otherwise:
-      | { state: "failed"; reason: FailReason; error: string }
-      | { state: "skipped"; reason: SkipReason; error: string },
-    failReason?: FailReason,
-    statusCode?: number,
-  ): Outcome {
-    const attempts = task.attempts + 1;
-    const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
-    if (attempts >= this.#limits.maxAttempts) {
-      if (failReason === undefined) return { ...facts, ...otherwise };
-      return { ...facts, state: "failed", reason: failReason, error: otherwise.error };
-    }
-    const readyAt = endedAt + retryDelayMs(attempts, this.#limits);
-    return { ...facts, state: "queued", reason: otherwise.error, readyAt };
   }
 
   #admissionOf(crawl: Crawl): LinkAdmission {
@@ -567,69 +404,6 @@ export class Engine {
       this.#admissions.set(key, admission);
     }
     return admission;
-  }
-
-  #toResult(task: Task, findings: Findings, outcome: Outcome): TaskResult {
-    const { pages, items, files, links } = findings;
-    const attempts = task.attempts + (outcome.counts ? 1 : 0);
-    const { statusCode, endedAt, backoffUntil } = outcome;
-    const identity = { id: task.id, crawl: task.crawl, token: task.token };
-    const common = { ...identity, attempts, ...(statusCode !== undefined && { statusCode }) };
-    const ending: Ending =
-      outcome.state === "queued"
-        ? {
-            ...common,
-            state: "queued",
-            reason: outcome.reason,
-            readyAt: outcome.readyAt,
-            ...(outcome.host !== undefined && { host: outcome.host }),
-            ...(outcome.target !== undefined && { target: outcome.target }),
-          }
-        : {
-            ...common,
-            state: outcome.state,
-            ...(outcome.state !== "done" && { reason: outcome.reason }),
-            ...(outcome.state !== "done" && outcome.error !== undefined && { error: outcome.error }),
-            items: items.length,
-            files: files.length,
-          };
-    const { crawlDelayMs } = findings;
-    const end: TaskEnd = {
-      ...identity,
-      host: task.host,
-      endedAt,
-      ...(outcome.untouched === true && { untouched: true }),
-      ...(outcome.state === "queued" && {
-        queuedAgain: { readyAt: outcome.readyAt, host: outcome.host ?? task.host },
-      }),
-      ...(backoffUntil !== undefined && { backoffUntil }),
-      ...(crawlDelayMs !== undefined && { crawlDelayMs }),
-    };
-    const hostState = this.#hostStateOf(task, end);
-    return {
-      ending,
-      end,
-      pages,
-      items,
-      files,
-      links: [...links.values()],
-      ...(hostState !== undefined && { hostState }),
-    };
-  }
-
-  /** What is new about the host and must outlive the dispatcher that hears of it. */
-  #hostStateOf(task: Task, end: TaskEnd): HostState | undefined {
-    const { backoffUntil, crawlDelayMs, endedAt } = end;
-    const isNewDelay = crawlDelayMs !== undefined && this.#notedDelays.get(task.host) !== crawlDelayMs;
-    const hasDelay = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
-    if (!isNewDelay && !hasDelay && backoffUntil === undefined) return undefined;
-    if (isNewDelay) this.#notedDelays.set(task.host, crawlDelayMs);
-    return {
-      host: task.host,
-      ...(hasDelay && { lastEndedAt: endedAt }),
-      ...(backoffUntil !== undefined && { backoffUntil }),
-      ...(isNewDelay && { crawlDelayMs }),
-    };
   }
 }
 
@@ -644,21 +418,4 @@ function loggerOf({ request }: Task, logger: Logger): Logger {
 
 function isPost(task: Task): boolean {
   return task.request?.method === "POST";
-}
-
-const METHODS = new Set(["GET", "HEAD", "POST"]);
-
-/** @throws Error saying what a spider got wrong about a request */
-function checkRequest(wanted: SpiderRequest): void {
-  if (typeof wanted === "string") return;
-  if (typeof wanted !== "object" || wanted === null || typeof wanted.url !== "string") {
-    throw new Error("a request must be a URL or an object with a `url`");
-  }
-  if (wanted.method !== undefined && !METHODS.has(wanted.method)) {
-    throw new Error(`a request's method must be GET, HEAD or POST, not ${String(wanted.method)}`);
-  }
-  const { priority } = wanted;
-  if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= 9)) {
-    throw new Error(`a request's priority must be a whole number from 0 to 9, not ${String(priority)}`);
-  }
 }

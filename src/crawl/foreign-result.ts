@@ -1,5 +1,4 @@
 import type { Crawl } from "./crawl.js";
-import type { TaskResult } from "./engine.js";
 import type {
   Ending,
   FailReason,
@@ -14,6 +13,7 @@ import { isRetriedStatus, retryAfterMs, retryDelayMs, type TaskLimits } from "./
 import { LinkAdmission } from "./link-admission.js";
 import type { SpiderRequest } from "./spider.js";
 import type { TaskEnd } from "./task.js";
+import type { TaskResult } from "./task-result.js";
 import { canonicalUrl } from "./url.js";
 
 /** How a worker in another language may say that a page failed. `expired`: it was not tried, for it was too late. */

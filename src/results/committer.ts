@@ -1,7 +1,7 @@
-import type { TaskResult } from "../crawl/engine.js";
 import type { AddResult, Frontier, NewUrl } from "../crawl/frontier.js";
 import type { ResultSink } from "../crawl/records.js";
 import type { HostState, HostStates } from "../crawl/task.js";
+import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";

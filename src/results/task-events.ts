@@ -1,6 +1,6 @@
 import type { BusEvent, Events } from "../bus/index.js";
-import type { TaskResult } from "../crawl/engine.js";
 import type { Task } from "../crawl/task.js";
+import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { CommittedGroup } from "./committer.js";
 

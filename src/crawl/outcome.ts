@@ -1,0 +1,93 @@
+import type { Clock } from "../lib/clock.js";
+import { FetchError } from "./errors.js";
+import type { Fetched } from "./fetcher.js";
+import type { FailReason, RedirectTarget, SkipReason } from "./frontier.js";
+import { isRetriedStatus, retryAfterMs, retryDelayMs, type TaskLimits } from "./limits.js";
+import type { Task } from "./task.js";
+
+/** What a task came to, before it is put into records. */
+export type Outcome = {
+  /** When the last fetch of it ended. */
+  endedAt: number;
+  /** Nothing was asked of the host. */
+  untouched?: boolean;
+  statusCode?: number;
+  /** The attempt counts. */
+  counts: boolean;
+  backoffUntil?: number;
+} & (
+  | { state: "done" }
+  | { state: "failed"; reason: FailReason; error: string }
+  | { state: "skipped"; reason: SkipReason; error?: string }
+  | { state: "queued"; reason: string; readyAt: number; host?: string; target?: RedirectTarget }
+);
+
+/** How a URL ends if it is not tried again. */
+type Otherwise =
+  | { state: "failed"; reason: FailReason; error: string }
+  | { state: "skipped"; reason: SkipReason; error: string };
+
+/** Judges attempts that went wrong: whether there is another one and when, or how the URL ends. */
+export class AttemptJudge {
+  readonly #clock: Clock;
+  readonly #limits: TaskLimits;
+
+  constructor(clock: Clock, limits: TaskLimits) {
+    this.#clock = clock;
+    this.#limits = limits;
+  }
+
+  /** The server answered, but with neither a page nor a redirect. */
+  badStatus(fetched: Fetched, task: Task): Outcome {
+    const now = this.#clock.now();
+    const { statusCode } = fetched;
+    const failure = { state: "failed", reason: "http-status", error: `status ${statusCode}` } as const;
+    if (!isRetriedStatus(statusCode)) {
+      return { ...failure, endedAt: now, statusCode, counts: true };
+    }
+    const asked =
+      statusCode === 429 || statusCode === 503
+        ? Math.min(
+            retryAfterMs(fetched.headers["retry-after"], now) ??
+              retryDelayMs(task.attempts + 1, this.#limits),
+            this.#limits.maxRetryDelayMs,
+          )
+        : undefined;
+    const outcome = this.tryAgain(task, now, failure, undefined, statusCode);
+    if (asked === undefined) return outcome;
+    const backoffUntil = now + asked;
+    if (outcome.state !== "queued") return { ...outcome, backoffUntil };
+    return { ...outcome, backoffUntil, readyAt: Math.max(outcome.readyAt, backoffUntil) };
+  }
+
+  /** @throws what is not the fetch's fault, as it came */
+  fetchFailed(error: unknown, task: Task, statusCode?: number): Outcome {
+    const endedAt = this.#clock.now();
+    if (!(error instanceof FetchError)) throw error;
+    const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
+    if (error.reason === "address") {
+      return { ...facts, state: "skipped", reason: "address", error: error.message, untouched: true };
+    }
+    const failure = { state: "failed", reason: error.reason, error: error.message } as const;
+    if (!error.retryable) return { ...facts, ...failure };
+    return this.tryAgain(task, endedAt, failure, undefined, statusCode);
+  }
+
+  /** Another attempt after a wait, or this end if there were enough. */
+  tryAgain(
+    task: Task,
+    endedAt: number,
+    otherwise: Otherwise,
+    failReason?: FailReason,
+    statusCode?: number,
+  ): Outcome {
+    const attempts = task.attempts + 1;
+    const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
+    if (attempts >= this.#limits.maxAttempts) {
+      if (failReason === undefined) return { ...facts, ...otherwise };
+      return { ...facts, state: "failed", reason: failReason, error: otherwise.error };
+    }
+    const readyAt = endedAt + retryDelayMs(attempts, this.#limits);
+    return { ...facts, state: "queued", reason: otherwise.error, readyAt };
+  }
+}

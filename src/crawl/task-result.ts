@@ -1,0 +1,112 @@
+import { LRUCache } from "lru-cache";
+import type { Ending, NewUrl } from "./frontier.js";
+import type { Outcome } from "./outcome.js";
+import type { FileRecord, ItemRecord, PageRecord } from "./records.js";
+import type { HostState, Task, TaskEnd } from "./task.js";
+
+/** Everything that one task brought, to be stored together. */
+export type TaskResult = {
+  readonly ending: Ending;
+  readonly end: TaskEnd;
+  readonly pages: readonly PageRecord[];
+  readonly items: readonly ItemRecord[];
+  readonly files: readonly FileRecord[];
+  readonly links: readonly NewUrl[];
+  /** What is to be remembered of the host. */
+  readonly hostState?: HostState;
+};
+
+/** What a task gathers on its way. */
+export type Findings = {
+  pages: PageRecord[];
+  items: ItemRecord[];
+  files: FileRecord[];
+  links: Map<string, NewUrl>;
+  crawlDelayMs?: number;
+};
+
+export function nothingFound(): Findings {
+  return { pages: [], items: [], files: [], links: new Map() };
+}
+
+/** Puts what tasks came to into records. */
+export class TaskResults {
+  /** Crawl delays that were told lately, so that each host's is not told with every page. */
+  readonly #notedDelays = new LRUCache<string, number>({ max: 50_000 });
+
+  of(task: Task, findings: Findings, outcome: Outcome): TaskResult {
+    const { pages, items, files, links, crawlDelayMs } = findings;
+    const end = endOf(task, outcome, crawlDelayMs);
+    const hostState = this.#hostStateOf(task, end);
+    return {
+      ending: endingOf(task, outcome, items.length, files.length),
+      end,
+      pages,
+      items,
+      files,
+      links: [...links.values()],
+      ...(hostState !== undefined && { hostState }),
+    };
+  }
+
+  /** What is new about the host and must outlive the dispatcher that hears of it. */
+  #hostStateOf(task: Task, end: TaskEnd): HostState | undefined {
+    const { backoffUntil, crawlDelayMs, endedAt } = end;
+    const isNewDelay = crawlDelayMs !== undefined && this.#notedDelays.get(task.host) !== crawlDelayMs;
+    const hasDelay = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
+    if (!isNewDelay && !hasDelay && backoffUntil === undefined) return undefined;
+    if (isNewDelay) this.#notedDelays.set(task.host, crawlDelayMs);
+    return {
+      host: task.host,
+      ...(hasDelay && { lastEndedAt: endedAt }),
+      ...(backoffUntil !== undefined && { backoffUntil }),
+      ...(isNewDelay && { crawlDelayMs }),
+    };
+  }
+}
+
+function endingOf(task: Task, outcome: Outcome, items: number, files: number): Ending {
+  const { statusCode } = outcome;
+  const common = {
+    ...identityOf(task),
+    attempts: task.attempts + (outcome.counts ? 1 : 0),
+    ...(statusCode !== undefined && { statusCode }),
+  };
+  if (outcome.state === "queued") {
+    return {
+      ...common,
+      state: "queued",
+      reason: outcome.reason,
+      readyAt: outcome.readyAt,
+      ...(outcome.host !== undefined && { host: outcome.host }),
+      ...(outcome.target !== undefined && { target: outcome.target }),
+    };
+  }
+  return {
+    ...common,
+    state: outcome.state,
+    ...(outcome.state !== "done" && { reason: outcome.reason }),
+    ...(outcome.state !== "done" && outcome.error !== undefined && { error: outcome.error }),
+    items,
+    files,
+  };
+}
+
+function endOf(task: Task, outcome: Outcome, crawlDelayMs: number | undefined): TaskEnd {
+  const { endedAt, backoffUntil } = outcome;
+  return {
+    ...identityOf(task),
+    host: task.host,
+    endedAt,
+    ...(outcome.untouched === true && { untouched: true }),
+    ...(outcome.state === "queued" && {
+      queuedAgain: { readyAt: outcome.readyAt, host: outcome.host ?? task.host },
+    }),
+    ...(backoffUntil !== undefined && { backoffUntil }),
+    ...(crawlDelayMs !== undefined && { crawlDelayMs }),
+  };
+}
+
+function identityOf({ id, crawl, token }: Task): Pick<Task, "id" | "crawl" | "token"> {
+  return { id, crawl, token };
+}
