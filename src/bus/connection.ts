@@ -52,10 +52,11 @@ export type OpenChannel<Kind extends Channel = Channel> = {
   readonly signal: AbortSignal;
   /**
    * Declares something that others can remove without the broker telling us, such as a binding: now, and again
-   * once in a while as long as the channel is open. Should an exchange be missing then, that costs the channel,
-   * and everything is declared anew.
+   * once in a while as long as the channel is open, at intervals of half to one and a half times `everyMs`. Should an
+   * exchange be missing then, that costs the channel, and everything is declared anew.
+   * @param everyMs in milliseconds; the connection's `refreshMs` by default
    */
-  readonly keep: (declare: () => Promise<unknown>) => Promise<void>;
+  readonly keep: (declare: () => Promise<unknown>, everyMs?: number) => Promise<void>;
 };
 
 /** Longest time for a connection to close in good order, in milliseconds; then its socket is dropped. */
@@ -622,9 +623,9 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     });
     this.#epoch += 1;
     const { signal } = lost;
-    const keep = async (declare: () => Promise<unknown>) => {
+    const keep = async (declare: () => Promise<unknown>, everyMs = this.#deps.refreshMs) => {
       await declare();
-      this.#declareAgainLater(declare, signal);
+      this.#declareAgainLater(declare, everyMs, signal);
     };
     const open = { channel, epoch: this.#epoch, signal, keep };
     // What it was set up for may be over before all of it is done: its queue deleted, its consumer cancelled.
@@ -645,15 +646,15 @@ export class SupervisedChannel<Kind extends Channel = Channel> {
     for (const finish of [...this.#waiting]) finish(open);
   }
 
-  #declareAgainLater(declare: () => Promise<unknown>, signal: AbortSignal): void {
+  #declareAgainLater(declare: () => Promise<unknown>, everyMs: number, signal: AbortSignal): void {
     if (signal.aborted) return;
     // Many processes must not do so at the same instant.
-    const waitMs = this.#deps.refreshMs * (0.5 + this.#deps.random());
+    const waitMs = everyMs * (0.5 + this.#deps.random());
     const stopTimer = this.#deps.clock.after(waitMs, () => {
       signal.removeEventListener("abort", stopTimer);
       // When that fails the channel is closed, and opens anew.
       declare().then(
-        () => this.#declareAgainLater(declare, signal),
+        () => this.#declareAgainLater(declare, everyMs, signal),
         () => {},
       );
     });

@@ -246,9 +246,19 @@ type Taking = {
   prefetch: number | undefined;
   /** Messages taken so far. */
   taken: number;
-  /** How many those were when messages waited in the queue though there was room for them here. */
-  takenWhenOwed: number | undefined;
+  /** How many those were at the last look. */
+  takenAtLook: number;
+  /** Looks in a row between which nothing was taken. */
+  quietLooks: number;
+  /** Those among them at which messages waited in the queue though there was room for them here. */
+  owedLooks: number;
 };
+
+/** How often a consumer looks whether it gets what it should, in milliseconds: two looks end its silence. */
+const LOOK_MS = 1_200;
+
+/** One that is at work has less to fear: of its looks only each of this number asks the broker. */
+const LOOKS_AT_WORK = 10;
 
 /**
  * What is wanted is written down at once and then brought about, one step after the other: what is asked for
@@ -283,11 +293,11 @@ class QueueConsumer implements Consumer {
       this.#unsettled.set(signal, { channel, tags: new Set() });
       const taking: Taking = {
         ...{ channel, signal, consumerTag: undefined, prefetch: undefined },
-        ...{ taken: 0, takenWhenOwed: undefined },
+        ...{ taken: 0, takenAtLook: 0, quietLooks: 0, owedLooks: 0 },
       };
       this.#taking = taking;
       await this.#adapt();
-      await keep(() => this.#renewIfForgotten(taking));
+      await keep(() => this.#renewIfForgotten(taking), LOOK_MS);
     });
     await this.#channel.opened();
   }
@@ -368,14 +378,22 @@ class QueueConsumer implements Consumer {
    * is such a one.
    */
   async #renewIfForgotten(taking: Taking): Promise<void> {
-    const { channel, signal, consumerTag, taken, takenWhenOwed } = taking;
+    const { channel, signal, consumerTag, taken } = taking;
+    if (taking.takenAtLook !== taken) {
+      taking.takenAtLook = taken;
+      taking.quietLooks = 0;
+      taking.owedLooks = 0;
+      return;
+    }
+    taking.quietLooks += 1;
     const unsettled = this.#unsettled.get(signal)?.tags.size ?? 0;
-    taking.takenWhenOwed = undefined;
-    if (!this.#mayLook || consumerTag === undefined || unsettled >= this.#prefetch) return;
+    const mayGetMore = consumerTag !== undefined && unsettled < this.#prefetch;
+    if (!this.#mayLook || !mayGetMore) return;
+    if (unsettled > 0 && taking.quietLooks % LOOKS_AT_WORK !== 0) return;
     const messageCount = await this.#countOn(channel);
-    if (messageCount === 0 || taking.taken !== taken || taking.consumerTag !== consumerTag) return;
-    if (takenWhenOwed === taken) this.#channel?.renew();
-    else taking.takenWhenOwed = taken;
+    if (taking.taken !== taken || taking.consumerTag !== consumerTag) return;
+    taking.owedLooks = messageCount === 0 ? 0 : taking.owedLooks + 1;
+    if (taking.owedLooks > 1) this.#channel?.renew();
   }
 
   async #countOn(channel: Channel): Promise<number> {

@@ -29,8 +29,8 @@ export type NodeMonitorOptions = {
   /** How often to look, in milliseconds; events of nodes make it look at once. @default 1_000 */
   readonly refreshMs: number;
   /**
-   * How long the nodes are given to come back after this master was away itself, in milliseconds: the longest
-   * wait between two of their attempts to connect. @default 15_000
+   * How long the nodes are given to come back after this master was away itself, in milliseconds: twice the
+   * longest wait between two of their attempts to connect, and some. @default 8_000
    */
   readonly graceMs: number;
 };
@@ -40,7 +40,7 @@ export const NODE_MONITOR_DEFAULTS: NodeMonitorOptions = {
   offlineMs: 30_000,
   closedMs: 13_000,
   refreshMs: 1_000,
-  graceMs: 15_000,
+  graceMs: 8_000,
 };
 
 /** A look that comes so much later than it should, or takes so long, shows that this master was away. */
