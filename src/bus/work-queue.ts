@@ -254,11 +254,14 @@ type Taking = {
   owedLooks: number;
 };
 
-/** How often a consumer looks whether it gets what it should, in milliseconds: two looks end its silence. */
-const LOOK_MS = 1_200;
+/** How often a consumer looks whether it gets what it should, in milliseconds: three looks end its silence. */
+const LOOK_MS = 700;
 
-/** One that is at work has less to fear: of its looks only each of this number asks the broker. */
-const LOOKS_AT_WORK = 10;
+/**
+ * One that is at work, or has had nothing for this many looks, has less to fear: only every look of this number asks
+ * the broker then.
+ */
+const LOOKS_A_QUESTION = 10;
 
 /**
  * What is wanted is written down at once and then brought about, one step after the other: what is asked for
@@ -389,7 +392,8 @@ class QueueConsumer implements Consumer {
     const unsettled = this.#unsettled.get(signal)?.tags.size ?? 0;
     const mayGetMore = consumerTag !== undefined && unsettled < this.#prefetch;
     if (!this.#mayLook || !mayGetMore) return;
-    if (unsettled > 0 && taking.quietLooks % LOOKS_AT_WORK !== 0) return;
+    const isPressing = taking.owedLooks > 0 || (unsettled === 0 && taking.quietLooks < LOOKS_A_QUESTION);
+    if (!isPressing && taking.quietLooks % LOOKS_A_QUESTION !== 0) return;
     const messageCount = await this.#countOn(channel);
     if (taking.taken !== taken || taking.consumerTag !== consumerTag) return;
     taking.owedLooks = messageCount === 0 ? 0 : taking.owedLooks + 1;
