@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness, type Scope } from "./crawl.js";
+import { type UrlOptions, urlOptions } from "./url-options.js";
 
 /** Seeds, or added URLs, in one request at most. */
 export const MAX_URLS_A_REQUEST = 10_000;
@@ -83,6 +84,7 @@ export const crawlRequest = z.strictObject({
   scope: scope.default("host"),
   limits: limits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
+  urls: urlOptions.exactOptional(),
   priority: priority.default(5),
   nodes: nodes.default({ mode: "any", ids: [] }),
   params: params.default({}),
@@ -96,6 +98,7 @@ export type CrawlRequest = {
   readonly scope: Scope;
   readonly limits: CrawlLimits;
   readonly politeness: Politeness;
+  readonly urls?: UrlOptions;
   readonly priority: number;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
   readonly params: Readonly<Record<string, unknown>>;

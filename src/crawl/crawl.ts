@@ -1,3 +1,5 @@
+import type { UrlOptions } from "./url-options.js";
+
 /**
  * A crawl: one run of a spider over URLs, with its scope, limits and counts.
  *
@@ -49,6 +51,8 @@ export type CrawlSpec = {
   readonly scope: Scope;
   readonly limits: CrawlLimits;
   readonly politeness: Politeness;
+  /** What counts as the same URL. @default nothing but the canonical form */
+  readonly urls?: UrlOptions;
   /** 0 (last) to 9 (first): its weight when crawls take turns. @default 5 */
   readonly priority: number;
   /** Handed to the spider as they are. */

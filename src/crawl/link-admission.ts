@@ -3,7 +3,8 @@ import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
 import { RecentKeys } from "./recent-keys.js";
 import { type CompiledScope, compileScope } from "./scope.js";
 import type { SpiderRequest } from "./spider.js";
-import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "./url.js";
+import { type CanonicalUrl, canonicalUrl } from "./url.js";
+import { UrlIdentity } from "./url-identity.js";
 
 /** The page on which URLs are found. */
 export type FoundOn = { readonly url: string; readonly depth: number };
@@ -18,6 +19,7 @@ export type FoundOn = { readonly url: string; readonly depth: number };
 export class LinkAdmission {
   readonly #crawl: Crawl;
   readonly #scope: CompiledScope;
+  readonly #identity: UrlIdentity;
   /**
    * Canonical form to the smallest depth at which it was let through: as a page; as a file +0.5, since a
    * page at that depth says more; as too deep +0.9, since a file says more than that.
@@ -28,6 +30,7 @@ export class LinkAdmission {
   constructor(crawl: Crawl, rememberedUrls: number) {
     this.#crawl = crawl;
     this.#scope = compileScope(crawl.scope, crawl.seeds);
+    this.#identity = new UrlIdentity(crawl);
     this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
   }
 
@@ -51,15 +54,16 @@ export class LinkAdmission {
     const depth = on.depth + 1;
     const request = plain ? undefined : requestOf(wanted);
     const seen = request?.method === undefined || request.method === "GET" ? this.#seen : undefined;
-    const seenAt = seen?.get(target.key);
+    const key = this.#identity.keyOf(target);
+    const seenAt = seen?.get(key);
     // Nearly all links end here.
     if (seenAt !== undefined && seenAt <= depth) return undefined;
     const skip = this.#skipReason(target, kind, depth);
     const rank = kind === "file" ? depth + 0.5 : skip === "depth" ? depth + 0.9 : depth;
     if (seenAt !== undefined && seenAt <= rank) return undefined;
-    seen?.set(target.key, rank);
+    seen?.set(key, rank);
     return {
-      id: urlId(this.#crawl.id, fingerprint(target.key, request)),
+      id: this.#identity.idOf(target, request),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,
@@ -75,7 +79,7 @@ export class LinkAdmission {
   /** What a redirect leads to, as a URL of this crawl of its own. */
   targetOf(target: CanonicalUrl, depth: number, parent: string): NewUrl {
     return {
-      id: urlId(this.#crawl.id, fingerprint(target.key)),
+      id: this.#identity.idOf(target),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,

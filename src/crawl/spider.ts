@@ -1,5 +1,6 @@
 import type { Logger } from "../lib/logger.js";
 import type { ParsedSelector } from "./parser.js";
+import type { UrlOptions } from "./url-options.js";
 
 /** A further request. A string, or an object for anything but a plain GET. */
 export type SpiderRequest =
@@ -72,6 +73,8 @@ export interface Spider<Item = Record<string, unknown>> {
    * content type or its first bytes. With none, what it yields as `file` is stored whatever it is.
    */
   readonly fileTypes?: readonly string[];
+  /** What its crawls take for the same URL, where they do not say so themselves. */
+  readonly urls?: UrlOptions;
   parse(page: Page): Outputs<Item>;
   /** Called for each stored file. */
   file?(file: SpiderFile): Outputs<Item>;

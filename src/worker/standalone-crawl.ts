@@ -5,6 +5,7 @@ import type { Crawl } from "../crawl/crawl.js";
 import { crawlRequest } from "../crawl/crawl-request.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
 import { canonicalUrl } from "../crawl/url.js";
+import { urlOptionsOf } from "../crawl/url-options.js";
 import type { Config } from "../lib/config.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import { withoutPassword } from "../lib/logger.js";
@@ -40,6 +41,7 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
   }
   return {
     ...spec,
+    ...urlOptionsOf(spider, spec.urls),
     seeds,
     id: "standalone",
     status: "running",

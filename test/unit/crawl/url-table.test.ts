@@ -5,7 +5,7 @@ import { canonicalUrl, MAX_URL_LENGTH } from "../../../src/crawl/url.js";
 /** As it is written; the URL that is fetched, if it is one; its canonical form where that is another. */
 type Row = readonly [href: string, url?: string, key?: string];
 
-function check([href, url, key]: Row, base?: string): void {
+function check([href = "", url, key]: readonly (string | undefined)[], base?: string): void {
   const found = canonicalUrl(href, base);
   expect(found?.url).toBe(url);
   expect(found?.key).toBe(key ?? url);
@@ -377,12 +377,9 @@ describe("absolute URLs", () => {
 });
 
 describe("the canonical form", () => {
-  it.each<Row>([
-    // The same in every runtime: whether the URL parser encodes `^` in paths depends on its age.
-    ["http://h/a^b?c^d", undefined, "http://h/a%5Eb?c%5Ed"],
-    ["http://h/a%5eb?c%5Ed", undefined, "http://h/a%5Eb?c%5Ed"],
-  ])("of %j is the same in every runtime", (href, _url, key) => {
-    expect(canonicalUrl(href)?.key).toBe(key);
+  // Whether the URL parser encodes `^` in paths depends on its age.
+  it.each(["http://h/a^b?c^d", "http://h/a%5eb?c%5Ed"])("of %j is the same in every runtime", (href) => {
+    expect(canonicalUrl(href)?.key).toBe("http://h/a%5Eb?c%5Ed");
   });
 
   it.each([
