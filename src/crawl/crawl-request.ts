@@ -1,12 +1,12 @@
 import { z } from "zod";
-import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness, type Scope } from "./crawl.js";
+import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
+import { type Scope, scopeOption } from "./scope-options.js";
 import { type UrlOptions, urlOptions } from "./url-options.js";
 
 /** Seeds, or added URLs, in one request at most. */
 export const MAX_URLS_A_REQUEST = 10_000;
 /** Characters of one URL. */
 export const MAX_URL_CHARACTERS = 8_192;
-const MAX_GLOBS = 1_000;
 const MAX_PARAMS_BYTES = 65_536;
 const MAX_PARAMS_DEPTH = 32;
 const DAY_MS = 86_400_000;
@@ -18,9 +18,6 @@ const url = z
   .max(MAX_URL_CHARACTERS, `must have at most ${MAX_URL_CHARACTERS} characters`);
 /** Several of them. */
 export const urlList = z.array(url).max(MAX_URLS_A_REQUEST, `must be at most ${MAX_URLS_A_REQUEST} URLs`);
-const globs = z
-  .array(z.string().min(1, "must not be empty").max(2_048, "must have at most 2048 characters"))
-  .max(MAX_GLOBS, `must be at most ${MAX_GLOBS} globs`);
 
 /** A whole number within bounds, with a message that gives them. */
 export function whole(least: number, most: number) {
@@ -30,13 +27,6 @@ export function whole(least: number, most: number) {
 
 /** 0 (last) to 9 (first). */
 export const priority = whole(0, 9);
-
-const scope = z.union(
-  [z.enum(["host", "domain", "any"]), z.strictObject({ allow: globs.default([]), deny: globs.default([]) })],
-  {
-    error: 'must be "host", "domain", "any" or an object of "allow" and "deny"',
-  },
-);
 
 const limits = z.strictObject({
   maxDepth: whole(0, 1_000_000).exactOptional(),
@@ -81,7 +71,7 @@ export const crawlRequest = z.strictObject({
     .exactOptional(),
   spider: spiderName.default("links"),
   seeds: urlList.default([]),
-  scope: scope.default("host"),
+  scope: scopeOption.default("host"),
   limits: limits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
   urls: urlOptions.exactOptional(),

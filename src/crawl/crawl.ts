@@ -1,3 +1,4 @@
+import type { Scope } from "./scope-options.js";
 import type { UrlOptions } from "./url-options.js";
 
 /**
@@ -11,13 +12,6 @@ export type CrawlStatus = (typeof CRAWL_STATUSES)[number];
 
 /** The standing crawl of URLs that name none. It never finishes. */
 export const INBOX = "inbox";
-
-/** Which hosts and URLs a crawl may fetch. Globs match the whole URL, `*` standing for any run. */
-export type Scope =
-  | "host"
-  | "domain"
-  | "any"
-  | { readonly allow: readonly string[]; readonly deny: readonly string[] };
 
 export type CrawlLimits = {
   /** Links followed from a seed at most; a seed has depth 0. */

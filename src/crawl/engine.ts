@@ -244,8 +244,9 @@ export class Engine {
     let endedAt = clock.now();
     const facts = () => ({ endedAt, statusCode, counts: true });
     try {
-      const type = await this.#fileTypeOf(fetched, task, context.spider);
-      if (type === undefined && task.kind === "file") {
+      const isWanted = statusCode === 304 || context.admission.acceptsType(fetched.contentType);
+      const type = isWanted ? await this.#fileTypeOf(fetched, task, context.spider) : undefined;
+      if (!isWanted || (type === undefined && task.kind === "file")) {
         fetched.body.discard();
         endedAt = clock.now();
         const error = `is ${fetched.contentType ?? "of no stated type"}`;

@@ -42,6 +42,11 @@ export class LinkAdmission {
     return this.#scope.includes(url);
   }
 
+  /** @param contentType as the server states it, without parameters */
+  acceptsType(contentType: string | undefined): boolean {
+    return this.#scope.acceptsType(contentType);
+  }
+
   /**
    * A URL found on a page as it goes to the frontier, perhaps to be recorded as skipped; undefined when it
    * was let through before, or is not an http(s) URL.
