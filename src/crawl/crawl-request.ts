@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
+import { type LinkOptions, linkOptions } from "./link-options.js";
 import { type Scope, scopeOption } from "./scope-options.js";
 import { type UrlOptions, urlOptions } from "./url-options.js";
 
@@ -75,6 +76,7 @@ export const crawlRequest = z.strictObject({
   limits: limits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
   urls: urlOptions.exactOptional(),
+  links: linkOptions.exactOptional(),
   priority: priority.default(5),
   nodes: nodes.default({ mode: "any", ids: [] }),
   params: params.default({}),
@@ -89,6 +91,7 @@ export type CrawlRequest = {
   readonly limits: CrawlLimits;
   readonly politeness: Politeness;
   readonly urls?: UrlOptions;
+  readonly links?: LinkOptions;
   readonly priority: number;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
   readonly params: Readonly<Record<string, unknown>>;

@@ -1,3 +1,4 @@
+import type { LinkOptions } from "./link-options.js";
 import type { Scope } from "./scope-options.js";
 import type { UrlOptions } from "./url-options.js";
 
@@ -47,6 +48,8 @@ export type CrawlSpec = {
   readonly politeness: Politeness;
   /** What counts as the same URL. @default nothing but the canonical form */
   readonly urls?: UrlOptions;
+  /** What counts as a link. */
+  readonly links?: LinkOptions;
   /** 0 (last) to 9 (first): its weight when crawls take turns. @default 5 */
   readonly priority: number;
   /** Handed to the spider as they are. */

@@ -9,6 +9,8 @@ import { UrlIdentity } from "./url-identity.js";
 /** The page on which URLs are found. */
 export type FoundOn = { readonly url: string; readonly depth: number };
 
+const REMEMBERED_CANONICALS = 20_000;
+
 /**
  * Decides which of the URLs that a crawl's pages name go to its frontier.
  *
@@ -25,6 +27,8 @@ export class LinkAdmission {
    * page at that depth says more; as too deep +0.9, since a file says more than that.
    */
   readonly #seen: RecentKeys | undefined;
+  /** Ids of URLs to which pages were left that named them as canonical. */
+  #leftTo: RecentKeys | undefined;
 
   /** @param rememberedUrls how many URLs are remembered at most; 0 remembers none */
   constructor(crawl: Crawl, rememberedUrls: number) {
@@ -32,6 +36,17 @@ export class LinkAdmission {
     this.#scope = compileScope(crawl.scope, crawl.seeds);
     this.#identity = new UrlIdentity(crawl);
     this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
+  }
+
+  /** A page was skipped in favour of this URL, which must not be skipped in favour of that page. */
+  leaveTo(id: string): void {
+    this.#leftTo ??= new RecentKeys(REMEMBERED_CANONICALS);
+    this.#leftTo.set(id, 1);
+  }
+
+  /** Whether a page was skipped in favour of this URL, as far as this process remembers. */
+  isLeftTo(id: string): boolean {
+    return this.#leftTo?.get(id) !== undefined;
   }
 
   forget(): void {

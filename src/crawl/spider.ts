@@ -1,4 +1,5 @@
 import type { Logger } from "../lib/logger.js";
+import type { LinkKind } from "./link-options.js";
 import type { ParsedSelector } from "./parser.js";
 import type { UrlOptions } from "./url-options.js";
 
@@ -22,6 +23,11 @@ export type SpiderOutput<Item = Record<string, unknown>> =
   | { readonly request: SpiderRequest }
   | { readonly file: SpiderRequest };
 
+export type PageLinksOptions = {
+  /** `page.links({ kinds: ["image"] })` @default what the crawl's `links` say */
+  readonly kinds?: readonly LinkKind[];
+};
+
 /** One fetched page, as a spider sees it. */
 export interface Page {
   /** Its URL after redirects. */
@@ -33,8 +39,11 @@ export interface Page {
   readonly title: string;
   /** The body as text, decoded as a browser would. */
   text(): string;
-  /** The links of the page, absolute, each once, without those marked `nofollow`. Costs no tree. */
-  links(): readonly string[];
+  /**
+   * The links of the page, absolute, each once: those that the crawl follows, or those of some kinds, `Link:` headers
+   * included. Without those marked `nofollow`, unless the crawl follows them. Costs no tree.
+   */
+  links(options?: PageLinksOptions): readonly string[];
   /** Cheerio's `$` over this page. The tree is built at the first use and costs most of a page's time. */
   readonly $: ParsedSelector;
   /** What the request that led here carried. */
