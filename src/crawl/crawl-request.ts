@@ -1,11 +1,13 @@
 import { z } from "zod";
-import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness, type Scope } from "./crawl.js";
+import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
+import { type LinkOptions, linkOptions } from "./link-options.js";
+import { type Scope, scopeOption } from "./scope-options.js";
+import { type UrlOptions, urlOptions } from "./url-options.js";
 
 /** Seeds, or added URLs, in one request at most. */
 export const MAX_URLS_A_REQUEST = 10_000;
 /** Characters of one URL. */
 export const MAX_URL_CHARACTERS = 8_192;
-const MAX_GLOBS = 1_000;
 const MAX_PARAMS_BYTES = 65_536;
 const MAX_PARAMS_DEPTH = 32;
 const DAY_MS = 86_400_000;
@@ -17,9 +19,6 @@ const url = z
   .max(MAX_URL_CHARACTERS, `must have at most ${MAX_URL_CHARACTERS} characters`);
 /** Several of them. */
 export const urlList = z.array(url).max(MAX_URLS_A_REQUEST, `must be at most ${MAX_URLS_A_REQUEST} URLs`);
-const globs = z
-  .array(z.string().min(1, "must not be empty").max(2_048, "must have at most 2048 characters"))
-  .max(MAX_GLOBS, `must be at most ${MAX_GLOBS} globs`);
 
 /** A whole number within bounds, with a message that gives them. */
 export function whole(least: number, most: number) {
@@ -29,13 +28,6 @@ export function whole(least: number, most: number) {
 
 /** 0 (last) to 9 (first). */
 export const priority = whole(0, 9);
-
-const scope = z.union(
-  [z.enum(["host", "domain", "any"]), z.strictObject({ allow: globs.default([]), deny: globs.default([]) })],
-  {
-    error: 'must be "host", "domain", "any" or an object of "allow" and "deny"',
-  },
-);
 
 const limits = z.strictObject({
   maxDepth: whole(0, 1_000_000).exactOptional(),
@@ -80,9 +72,11 @@ export const crawlRequest = z.strictObject({
     .exactOptional(),
   spider: spiderName.default("links"),
   seeds: urlList.default([]),
-  scope: scope.default("host"),
+  scope: scopeOption.default("host"),
   limits: limits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
+  urls: urlOptions.exactOptional(),
+  links: linkOptions.exactOptional(),
   priority: priority.default(5),
   nodes: nodes.default({ mode: "any", ids: [] }),
   params: params.default({}),
@@ -96,6 +90,8 @@ export type CrawlRequest = {
   readonly scope: Scope;
   readonly limits: CrawlLimits;
   readonly politeness: Politeness;
+  readonly urls?: UrlOptions;
+  readonly links?: LinkOptions;
   readonly priority: number;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
   readonly params: Readonly<Record<string, unknown>>;

@@ -1,3 +1,7 @@
+import type { LinkOptions } from "./link-options.js";
+import type { Scope } from "./scope-options.js";
+import type { UrlOptions } from "./url-options.js";
+
 /**
  * A crawl: one run of a spider over URLs, with its scope, limits and counts.
  *
@@ -9,13 +13,6 @@ export type CrawlStatus = (typeof CRAWL_STATUSES)[number];
 
 /** The standing crawl of URLs that name none. It never finishes. */
 export const INBOX = "inbox";
-
-/** Which hosts and URLs a crawl may fetch. Globs match the whole URL, `*` standing for any run. */
-export type Scope =
-  | "host"
-  | "domain"
-  | "any"
-  | { readonly allow: readonly string[]; readonly deny: readonly string[] };
 
 export type CrawlLimits = {
   /** Links followed from a seed at most; a seed has depth 0. */
@@ -49,6 +46,10 @@ export type CrawlSpec = {
   readonly scope: Scope;
   readonly limits: CrawlLimits;
   readonly politeness: Politeness;
+  /** What counts as the same URL. @default nothing but the canonical form */
+  readonly urls?: UrlOptions;
+  /** What counts as a link. */
+  readonly links?: LinkOptions;
   /** 0 (last) to 9 (first): its weight when crawls take turns. @default 5 */
   readonly priority: number;
   /** Handed to the spider as they are. */

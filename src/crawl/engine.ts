@@ -244,8 +244,9 @@ export class Engine {
     let endedAt = clock.now();
     const facts = () => ({ endedAt, statusCode, counts: true });
     try {
-      const type = await this.#fileTypeOf(fetched, task, context.spider);
-      if (type === undefined && task.kind === "file") {
+      const isWanted = statusCode === 304 || context.admission.acceptsType(fetched.contentType);
+      const type = isWanted ? await this.#fileTypeOf(fetched, task, context.spider) : undefined;
+      if (!isWanted || (type === undefined && task.kind === "file")) {
         fetched.body.discard();
         endedAt = clock.now();
         const error = `is ${fetched.contentType ?? "of no stated type"}`;
@@ -258,7 +259,15 @@ export class Engine {
         const body = await fetched.body.read(this.#limits.maxPageBytes);
         endedAt = clock.now();
         bytes = body.length;
-        await this.#runSpider(fetched, url, body, task, context, findings, signal);
+        const canonical = await this.#runSpider(fetched, url, body, task, context, findings, signal);
+        if (canonical !== undefined) {
+          return {
+            ...facts(),
+            state: "skipped",
+            reason: "duplicate",
+            error: `its canonical URL is ${canonical}`,
+          };
+        }
       }
     } catch (error) {
       if (error instanceof SpiderError) {
@@ -351,6 +360,7 @@ export class Engine {
     }
   }
 
+  /** @returns the canonical URL of the page if that is another one, and the page is left to it */
   async #runSpider(
     fetched: Fetched,
     url: string,
@@ -359,7 +369,7 @@ export class Engine {
     context: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<string | undefined> {
     const { crawl } = context;
     const page = new PageView({
       task,
@@ -372,7 +382,27 @@ export class Engine {
       log: loggerOf(task, this.#deps.logger),
       signal,
     });
+    if (crawl.links?.canonical === "duplicate") {
+      const canonical = await this.#knownCanonical(page, task, context);
+      if (canonical !== undefined) return canonical;
+    }
     await this.#spiderRun(task, context, findings, signal).onPage(page);
+    return undefined;
+  }
+
+  /** The page's canonical URL, if that is in scope and known as a URL of its own, or through another page. */
+  async #knownCanonical(
+    page: PageView,
+    task: Task,
+    { admission }: CrawlContext,
+  ): Promise<string | undefined> {
+    const canonical = page.canonical();
+    if (canonical === undefined || !admission.includes(canonical)) return undefined;
+    const asUrl = admission.targetOf(canonical, task.depth, task.url);
+    if (asUrl.id === task.id || admission.isLeftTo(task.id)) return undefined;
+    if (await this.#deps.claims.claim(asUrl, task.id)) return undefined;
+    admission.leaveTo(asUrl.id);
+    return canonical.url;
   }
 
   #spiderRun(

@@ -3,10 +3,13 @@ import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
 import { RecentKeys } from "./recent-keys.js";
 import { type CompiledScope, compileScope } from "./scope.js";
 import type { SpiderRequest } from "./spider.js";
-import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "./url.js";
+import { type CanonicalUrl, canonicalUrl } from "./url.js";
+import { UrlIdentity } from "./url-identity.js";
 
 /** The page on which URLs are found. */
 export type FoundOn = { readonly url: string; readonly depth: number };
+
+const REMEMBERED_CANONICALS = 20_000;
 
 /**
  * Decides which of the URLs that a crawl's pages name go to its frontier.
@@ -18,17 +21,32 @@ export type FoundOn = { readonly url: string; readonly depth: number };
 export class LinkAdmission {
   readonly #crawl: Crawl;
   readonly #scope: CompiledScope;
+  readonly #identity: UrlIdentity;
   /**
    * Canonical form to the smallest depth at which it was let through: as a page; as a file +0.5, since a
    * page at that depth says more; as too deep +0.9, since a file says more than that.
    */
   readonly #seen: RecentKeys | undefined;
+  /** Ids of URLs to which pages were left that named them as canonical. */
+  #leftTo: RecentKeys | undefined;
 
   /** @param rememberedUrls how many URLs are remembered at most; 0 remembers none */
   constructor(crawl: Crawl, rememberedUrls: number) {
     this.#crawl = crawl;
     this.#scope = compileScope(crawl.scope, crawl.seeds);
+    this.#identity = new UrlIdentity(crawl);
     this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
+  }
+
+  /** A page was skipped in favour of this URL, which must not be skipped in favour of that page. */
+  leaveTo(id: string): void {
+    this.#leftTo ??= new RecentKeys(REMEMBERED_CANONICALS);
+    this.#leftTo.set(id, 1);
+  }
+
+  /** Whether a page was skipped in favour of this URL, as far as this process remembers. */
+  isLeftTo(id: string): boolean {
+    return this.#leftTo?.get(id) !== undefined;
   }
 
   forget(): void {
@@ -37,6 +55,11 @@ export class LinkAdmission {
 
   includes(url: CanonicalUrl): boolean {
     return this.#scope.includes(url);
+  }
+
+  /** @param contentType as the server states it, without parameters */
+  acceptsType(contentType: string | undefined): boolean {
+    return this.#scope.acceptsType(contentType);
   }
 
   /**
@@ -51,15 +74,16 @@ export class LinkAdmission {
     const depth = on.depth + 1;
     const request = plain ? undefined : requestOf(wanted);
     const seen = request?.method === undefined || request.method === "GET" ? this.#seen : undefined;
-    const seenAt = seen?.get(target.key);
+    const key = this.#identity.keyOf(target);
+    const seenAt = seen?.get(key);
     // Nearly all links end here.
     if (seenAt !== undefined && seenAt <= depth) return undefined;
     const skip = this.#skipReason(target, kind, depth);
     const rank = kind === "file" ? depth + 0.5 : skip === "depth" ? depth + 0.9 : depth;
     if (seenAt !== undefined && seenAt <= rank) return undefined;
-    seen?.set(target.key, rank);
+    seen?.set(key, rank);
     return {
-      id: urlId(this.#crawl.id, fingerprint(target.key, request)),
+      id: this.#identity.idOf(target, request),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,
@@ -75,7 +99,7 @@ export class LinkAdmission {
   /** What a redirect leads to, as a URL of this crawl of its own. */
   targetOf(target: CanonicalUrl, depth: number, parent: string): NewUrl {
     return {
-      id: urlId(this.#crawl.id, fingerprint(target.key)),
+      id: this.#identity.idOf(target),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,

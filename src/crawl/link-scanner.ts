@@ -1,9 +1,12 @@
 import { Parser, Tokenizer } from "htmlparser2";
+import { DEFAULT_KINDS, type LinkKind } from "./link-options.js";
+import { srcsetUrls } from "./srcset.js";
 
 /** A link as it is written on a page. */
 export type ScannedLink = {
   /** Not resolved; may be of any scheme. */
   readonly href: string;
+  readonly kind: LinkKind;
   /** Marked so by its `rel`, or by the page for all its links. */
   readonly nofollow: boolean;
 };
@@ -23,10 +26,60 @@ export type PageScan = {
 
 const MAX_TITLE_LENGTH = 10_000;
 
-/** The elements of which attributes are wanted. */
-const ELEMENTS = new Set(["a", "area", "base", "frame", "iframe", "link", "meta"]);
-const ATTRIBUTES = new Set(["href", "src", "rel", "name", "content", "http-equiv"]);
+/** The elements on which links of a kind stand, and their attributes. */
+const PLACES: Readonly<Record<LinkKind, readonly [elements: string, attributes: string]>> = {
+  anchor: ["a area", "href rel"],
+  frame: ["frame iframe", "src rel"],
+  refresh: ["meta", "content http-equiv"],
+  next: ["link", "href rel"],
+  alternate: ["link", "href rel hreflang"],
+  hreflang: ["link", "href rel hreflang"],
+  canonical: ["link", "href rel"],
+  form: ["form", "action method rel"],
+  image: ["img source input video", "src srcset type poster"],
+  embed: ["script link object embed audio video source track", "src href rel data"],
+};
+
+/** What a scan looks at: elements, attributes, and the first letters of the elements. */
+type Focus = {
+  readonly kinds: ReadonlySet<LinkKind>;
+  readonly hasAnchors: boolean;
+  readonly elements: ReadonlySet<string>;
+  readonly attributes: ReadonlySet<string>;
+  readonly firstLetters: ReadonlySet<number>;
+};
+
 const LONGEST_ELEMENT = 6;
+
+function focusOn(kinds: ReadonlySet<LinkKind>): Focus {
+  const elements = new Set(["base", "meta"]);
+  const attributes = new Set(["href", "name", "content"]);
+  for (const kind of kinds) {
+    const [names, wanted] = PLACES[kind];
+    for (const name of names.split(" ")) elements.add(name);
+    for (const name of wanted.split(" ")) attributes.add(name);
+  }
+  const firstLetters = new Set([...elements, "svg", "title"].map((name) => name.charCodeAt(0)));
+  return { kinds, hasAnchors: kinds.has("anchor"), elements, attributes, firstLetters };
+}
+
+/** By the set they were made of: a crawl has the same for all its pages. */
+const foci = new WeakMap<ReadonlySet<LinkKind>, Focus>();
+
+function focusOf(kinds: ReadonlySet<LinkKind>): Focus {
+  let focus = foci.get(kinds);
+  if (focus === undefined) {
+    focus = focusOn(kinds);
+    foci.set(kinds, focus);
+  }
+  return focus;
+}
+
+/** What a browser loads for a link element of one of these relations. */
+const LOADED_RELATIONS = new Set([
+  ...["stylesheet", "icon", "apple-touch-icon", "apple-touch-icon-precomposed", "mask-icon"],
+  ...["preload", "modulepreload", "manifest"],
+]);
 
 /**
  * Finds title and links in one pass over a page's text, without a tree.
@@ -37,6 +90,7 @@ const LONGEST_ELEMENT = 6;
 export class LinkScanner {
   readonly #text: string;
   readonly #maxLinks: number;
+  readonly #focus: Focus;
   #element: string | undefined;
   #attribute: string | undefined;
   #valueStart = -1;
@@ -48,13 +102,15 @@ export class LinkScanner {
   #isSvg = false;
   #svgDepth = 0;
   #baseHref: string | undefined;
-  readonly #links: { href: string; nofollow: boolean }[] = [];
+  readonly #links: ScannedLink[] = [];
   readonly #robotsMeta: string[] = [];
   #isCut = false;
 
-  constructor(text: string, maxLinks: number) {
+  /** @param kinds the kinds of links that are wanted; the same set for many pages costs least */
+  constructor(text: string, maxLinks: number, kinds: ReadonlySet<LinkKind> = DEFAULT_KINDS) {
     this.#text = text;
     this.#maxLinks = maxLinks;
+    this.#focus = focusOf(kinds);
   }
 
   scan(): PageScan {
@@ -65,7 +121,7 @@ export class LinkScanner {
     return {
       title: this.#title ?? "",
       ...(this.#baseHref !== undefined && { baseHref: this.#baseHref }),
-      links: closesAll ? this.#links.map(({ href }) => ({ href, nofollow: true })) : this.#links,
+      links: closesAll ? this.#links.map((link) => ({ ...link, nofollow: true })) : this.#links,
       robotsMeta: this.#robotsMeta,
       isCut: this.#isCut,
     };
@@ -76,12 +132,14 @@ export class LinkScanner {
     this.#isSvg = false;
     const length = end - start;
     if (length > LONGEST_ELEMENT) return;
-    // Names are compared only if their first letter is one of: a b f i l m s t.
+    const focus = this.#focus;
+    // Names are compared only if they begin as one that is wanted.
     const first = this.#text.charCodeAt(start) | 0x20;
-    if (first === 97 && length === 1) this.#element = "a";
-    else if (FIRST_LETTERS.has(first)) {
+    if (first === 97 && length === 1) {
+      if (focus.hasAnchors) this.#element = "a";
+    } else if (focus.firstLetters.has(first)) {
       const name = this.#text.slice(start, end).toLowerCase();
-      if (ELEMENTS.has(name)) this.#element = name;
+      if (focus.elements.has(name)) this.#element = name;
       else if (name === "title") this.#isInTitle = this.#title === undefined && this.#svgDepth === 0;
       else if (name === "svg") {
         this.#isSvg = true;
@@ -95,7 +153,7 @@ export class LinkScanner {
     if (this.#element === undefined) return;
     const name = this.#text.slice(start, end).toLowerCase();
     // Of a repeated attribute the first counts (WHATWG HTML, 13.2.5.33).
-    this.#attribute = ATTRIBUTES.has(name) && !this.#attributes.has(name) ? name : undefined;
+    this.#attribute = this.#focus.attributes.has(name) && !this.#attributes.has(name) ? name : undefined;
     this.#valueStart = -1;
   }
 
@@ -145,11 +203,11 @@ export class LinkScanner {
     switch (element) {
       case "a":
       case "area":
-        this.#addLink(this.#attributes.get("href"));
+        this.#add("anchor", this.#attributes.get("href"));
         return;
       case "frame":
       case "iframe":
-        this.#addLink(this.#attributes.get("src"));
+        this.#add("frame", this.#attributes.get("src"));
         return;
       case "link":
         this.#takeLink();
@@ -157,15 +215,50 @@ export class LinkScanner {
       case "base":
         this.#baseHref ??= this.#attributes.get("href");
         return;
-      default:
+      case "meta":
         this.#takeMeta();
+        return;
+      case "form":
+        this.#takeForm();
+        return;
+      case "object":
+        this.#addIfWanted("embed", this.#attributes.get("data"));
+        return;
+      case "img":
+      case "source":
+      case "input":
+      case "video":
+        this.#takeImage(element);
+        return;
+      default:
+        this.#addIfWanted("embed", this.#attributes.get("src"));
     }
   }
 
   #takeLink(): void {
     const rel = wordsOf(this.#attributes.get("rel"));
-    if (rel.includes("stylesheet")) return;
-    if (rel.includes("next") || rel.includes("alternate")) this.#addLink(this.#attributes.get("href"));
+    const kind = linkElementKinds(rel, this.#attributes.has("hreflang")).find((one) =>
+      this.#focus.kinds.has(one),
+    );
+    if (kind !== undefined) this.#add(kind, this.#attributes.get("href"));
+  }
+
+  #takeForm(): void {
+    const method = this.#attributes.get("method")?.trim().toLowerCase();
+    // Whatever is neither of these is sent by GET (WHATWG HTML, 4.10.19.6).
+    if (method === "post" || method === "dialog") return;
+    this.#add("form", this.#attributes.get("action"));
+  }
+
+  #takeImage(element: string): void {
+    const src = this.#attributes.get("src");
+    if (element === "img") this.#addIfWanted("image", src);
+    else if (element !== "input") this.#addIfWanted("embed", src);
+    else if (this.#attributes.get("type")?.trim().toLowerCase() === "image") this.#addIfWanted("image", src);
+    if (element === "video") this.#addIfWanted("image", this.#attributes.get("poster"));
+    const srcset = element === "img" || element === "source" ? this.#attributes.get("srcset") : undefined;
+    if (srcset === undefined || !this.#focus.kinds.has("image")) return;
+    for (const url of srcsetUrls(srcset)) this.#add("image", url);
   }
 
   #takeMeta(): void {
@@ -180,22 +273,42 @@ export class LinkScanner {
       );
     }
     if (this.#attributes.get("http-equiv")?.trim().toLowerCase() === "refresh") {
-      this.#addLink(refreshTarget(content));
+      this.#add("refresh", refreshTarget(content));
     }
   }
 
-  #addLink(href: string | undefined): void {
+  #addIfWanted(kind: LinkKind, href: string | undefined): void {
+    // An empty address of something that is loaded is none (WHATWG HTML), and not the page itself.
+    if (this.#focus.kinds.has(kind) && href !== undefined && href.trim() !== "") this.#add(kind, href);
+  }
+
+  #add(kind: LinkKind, href: string | undefined): void {
     if (href === undefined) return;
     if (this.#links.length >= this.#maxLinks) {
       this.#isCut = true;
       return;
     }
     const rel = this.#attributes.get("rel");
-    this.#links.push({ href, nofollow: rel !== undefined && wordsOf(rel).includes("nofollow") });
+    this.#links.push({ href, kind, nofollow: rel !== undefined && wordsOf(rel).includes("nofollow") });
   }
 }
 
-const FIRST_LETTERS = new Set([..."abfilmst"].map((letter) => letter.charCodeAt(0)));
+/** Which kinds a link of these relations may be, in a link element or a `Link:` header; the first that is wanted counts. */
+export function linkElementKinds(rel: readonly string[], hasLanguage: boolean): readonly LinkKind[] {
+  // An alternate style sheet is no page.
+  if (rel.some((relation) => LOADED_RELATIONS.has(relation))) {
+    return rel.includes("stylesheet") ? ["embed"] : ["embed", ...pageKinds(rel, hasLanguage)];
+  }
+  return pageKinds(rel, hasLanguage);
+}
+
+function pageKinds(rel: readonly string[], hasLanguage: boolean): LinkKind[] {
+  const kinds: LinkKind[] = [];
+  if (rel.includes("canonical")) kinds.push("canonical");
+  if (rel.includes("next")) kinds.push("next");
+  if (rel.includes("alternate")) kinds.push(hasLanguage ? "hreflang" : "alternate");
+  return kinds;
+}
 
 function wordsOf(text: string | undefined): readonly string[] {
   return text === undefined ? [] : text.toLowerCase().split(/[\s,]+/);

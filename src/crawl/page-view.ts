@@ -1,10 +1,14 @@
 import type { Logger } from "../lib/logger.js";
 import type { Crawl } from "./crawl.js";
+import { parseLinkHeader } from "./link-header.js";
+import { type LinkKind, type LinkPlan, linkPlanOf } from "./link-options.js";
+import { linkElementKinds } from "./link-scanner.js";
 import { type ParsedPage, type ParsedSelector, parseHtml } from "./parser.js";
-import type { Page } from "./spider.js";
+import type { Page, PageLinksOptions } from "./spider.js";
 import type { Task } from "./task.js";
 import { type CanonicalUrl, canonicalUrl } from "./url.js";
 
+const CANONICAL: ReadonlySet<LinkKind> = new Set(["canonical"]);
 const HTML_TYPES = new Set(["text/html", "application/xhtml+xml"]);
 
 export type PageViewInput = {
@@ -29,9 +33,11 @@ export class PageView implements Page {
   #parsed: ParsedPage | undefined;
   #links: string[] | undefined;
   #resolved: Map<string, CanonicalUrl> | undefined;
+  readonly #plan: LinkPlan;
 
   constructor(input: PageViewInput) {
     this.#input = input;
+    this.#plan = linkPlanOf(input.crawl.links);
     this.url = input.url;
     this.status = input.status;
     this.headers = input.headers;
@@ -42,26 +48,21 @@ export class PageView implements Page {
   }
 
   get title(): string {
-    return this.#isHtml ? this.#document.scan().title : "";
+    return this.#isHtml ? this.#document.scan(this.#plan.scanned).title : "";
   }
 
   text(): string {
     return this.#document.text;
   }
 
-  links(): readonly string[] {
-    if (this.#links !== undefined) return this.#links;
-    this.#links = [];
-    this.#resolved = new Map();
-    if (!this.#isHtml) return this.#links;
-    const { links, baseHref } = this.#document.scan();
-    const base = (baseHref === undefined ? undefined : canonicalUrl(baseHref, this.url)?.url) ?? this.url;
-    for (const { href, nofollow } of links) {
-      if (nofollow) continue;
-      const target = canonicalUrl(href, base);
-      if (target === undefined || this.#resolved.has(target.url)) continue;
-      this.#resolved.set(target.url, target);
-      this.#links.push(target.url);
+  links(options?: PageLinksOptions): readonly string[] {
+    const { followed, hasHeaders, followsNofollow } = this.#plan;
+    if (options?.kinds !== undefined) {
+      return [...this.#collect(new Set(options.kinds), true, followsNofollow).keys()];
+    }
+    if (this.#links === undefined) {
+      this.#resolved = this.#collect(followed, hasHeaders, followsNofollow);
+      this.#links = [...this.#resolved.keys()];
     }
     return this.#links;
   }
@@ -69,6 +70,40 @@ export class PageView implements Page {
   /** The canonical form of a URL that `links` gave, so that it need not be worked out twice. */
   resolved(url: string): CanonicalUrl | undefined {
     return this.#resolved?.get(url);
+  }
+
+  /** The one URL that the page, or a header that came with it, says it should go by; undefined if they name several. */
+  canonical(): CanonicalUrl | undefined {
+    const [first, second] = this.#collect(CANONICAL, true, true).values();
+    return second === undefined ? first : undefined;
+  }
+
+  /** Links of these kinds in their order, those of headers first, by the URL that is fetched. */
+  #collect(
+    kinds: ReadonlySet<LinkKind>,
+    hasHeaders: boolean,
+    hasNofollow: boolean,
+  ): Map<string, CanonicalUrl> {
+    const found = new Map<string, CanonicalUrl>();
+    if (hasHeaders && this.headers.link !== undefined) {
+      for (const { href, rel, hasLanguage } of parseLinkHeader(this.headers.link)) {
+        if (!linkElementKinds(rel, hasLanguage).some((kind) => kinds.has(kind))) continue;
+        const target = hasNofollow || !rel.includes("nofollow") ? canonicalUrl(href, this.url) : undefined;
+        if (target !== undefined) found.set(target.url, target);
+      }
+    }
+    if (!this.#isHtml) return found;
+    const { scanned } = this.#plan;
+    const isScanned = kinds === scanned || [...kinds].every((kind) => scanned.has(kind));
+    const { links, baseHref } = this.#document.scan(isScanned ? scanned : kinds);
+    const base = (baseHref === undefined ? undefined : canonicalUrl(baseHref, this.url)?.url) ?? this.url;
+    const hasOthers = isScanned && kinds !== scanned;
+    for (const { href, kind, nofollow } of links) {
+      if ((nofollow && !hasNofollow) || (hasOthers && !kinds.has(kind))) continue;
+      const target = canonicalUrl(href, base);
+      if (target !== undefined && !found.has(target.url)) found.set(target.url, target);
+    }
+    return found;
   }
 
   get $(): ParsedSelector {

@@ -1,5 +1,6 @@
 import type { CheerioAPI } from "cheerio";
 import { decodeText } from "./charset.js";
+import { DEFAULT_KINDS, type LinkKind } from "./link-options.js";
 import { LinkScanner, type PageScan } from "./link-scanner.js";
 import { buildTree, selectorOver, TREE_DEFAULTS, type TreeLimits } from "./page-tree.js";
 import { canonicalUrl } from "./url.js";
@@ -27,6 +28,7 @@ export class ParsedPage {
   readonly #options: ParseOptions;
   #text: string | undefined;
   #scan: PageScan | undefined;
+  #scannedKinds: ReadonlySet<LinkKind> | undefined;
   #links: readonly string[] | undefined;
   #$: ParsedSelector | undefined;
 
@@ -41,9 +43,16 @@ export class ParsedPage {
     return this.#text;
   }
 
-  /** Title and links as they are written, from one pass without a tree. */
-  scan(): PageScan {
-    this.#scan ??= new LinkScanner(this.text, this.#options.maxLinks ?? DEFAULT_MAX_LINKS).scan();
+  /**
+   * Title and links as they are written, from one pass without a tree; from another one if kinds of links are wanted
+   * that were not wanted before.
+   */
+  scan(kinds: ReadonlySet<LinkKind> = DEFAULT_KINDS): PageScan {
+    if (this.#scan === undefined || !includesAll(this.#scannedKinds, kinds)) {
+      const { maxLinks = DEFAULT_MAX_LINKS } = this.#options;
+      this.#scan = new LinkScanner(this.text, maxLinks, kinds).scan();
+      this.#scannedKinds = kinds;
+    }
     return this.#scan;
   }
 
@@ -71,6 +80,10 @@ export class ParsedPage {
     this.#$ ??= selectorOver(buildTree(this.text, { ...TREE_DEFAULTS, ...this.#options.limits }));
     return this.#$;
   }
+}
+
+function includesAll(known: ReadonlySet<LinkKind> | undefined, kinds: ReadonlySet<LinkKind>): boolean {
+  return known === kinds || (known !== undefined && [...kinds].every((kind) => known.has(kind)));
 }
 
 export function parseHtml(body: Buffer, options: ParseOptions): ParsedPage {

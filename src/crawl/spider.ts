@@ -1,5 +1,7 @@
 import type { Logger } from "../lib/logger.js";
+import type { LinkKind } from "./link-options.js";
 import type { ParsedSelector } from "./parser.js";
+import type { UrlOptions } from "./url-options.js";
 
 /** A further request. A string, or an object for anything but a plain GET. */
 export type SpiderRequest =
@@ -21,6 +23,11 @@ export type SpiderOutput<Item = Record<string, unknown>> =
   | { readonly request: SpiderRequest }
   | { readonly file: SpiderRequest };
 
+export type PageLinksOptions = {
+  /** `page.links({ kinds: ["image"] })` @default what the crawl's `links` say */
+  readonly kinds?: readonly LinkKind[];
+};
+
 /** One fetched page, as a spider sees it. */
 export interface Page {
   /** Its URL after redirects. */
@@ -32,8 +39,11 @@ export interface Page {
   readonly title: string;
   /** The body as text, decoded as a browser would. */
   text(): string;
-  /** The links of the page, absolute, each once, without those marked `nofollow`. Costs no tree. */
-  links(): readonly string[];
+  /**
+   * The links of the page, absolute, each once: those that the crawl follows, or those of some kinds, `Link:` headers
+   * included. Without those marked `nofollow`, unless the crawl follows them. Costs no tree.
+   */
+  links(options?: PageLinksOptions): readonly string[];
   /** Cheerio's `$` over this page. The tree is built at the first use and costs most of a page's time. */
   readonly $: ParsedSelector;
   /** What the request that led here carried. */
@@ -72,6 +82,8 @@ export interface Spider<Item = Record<string, unknown>> {
    * content type or its first bytes. With none, what it yields as `file` is stored whatever it is.
    */
   readonly fileTypes?: readonly string[];
+  /** What its crawls take for the same URL, where they do not say so themselves. */
+  readonly urls?: UrlOptions;
   parse(page: Page): Outputs<Item>;
   /** Called for each stored file. */
   file?(file: SpiderFile): Outputs<Item>;

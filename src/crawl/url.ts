@@ -23,7 +23,7 @@ export type CanonicalUrl = {
  *
  * - its fragment dropped: it never reaches the server;
  * - percent-encodings of unreserved characters decoded and all others in upper case (RFC 3986, 6.2.2.1 and
- *   6.2.2.2), in path and query alike;
+ *   6.2.2.2), in path and query alike; percent signs that begin no encoding are left alone, and `^` is encoded;
  * - an empty query (`?` with nothing after it) dropped.
  *
  * Nothing else is merged, since a server may tell the difference: http and https, `www.`, a trailing slash,
@@ -124,11 +124,20 @@ function parse(href: string, base: string | undefined): URL | undefined {
 }
 
 function canonicalForm(url: string): string {
-  const bare = url.endsWith("?") && url.indexOf("?") === url.length - 1 ? url.slice(0, -1) : url;
-  return bare.includes("%") ? bare.replace(/%[0-9a-f]{2}/gi, normalizedEncoding) : bare;
+  let form = url.endsWith("?") && url.indexOf("?") === url.length - 1 ? url.slice(0, -1) : url;
+  // In paths a matter of the runtime's age: the URL standard has it encoded since November 2024.
+  if (form.includes("^")) form = form.replaceAll("^", "%5E");
+  return form.includes("%") ? form.replace(ENCODED, normalizedEncoding) : form;
 }
 
+/**
+ * A percent-encoding, or a percent sign that begins none with the encoded hexadecimal digits behind it: to decode
+ * these would make an encoding of what is none (`%%34%31` would become `%41`, and that `A`).
+ */
+const ENCODED = /%[0-9a-f]{2}|%[0-9a-f]?(?:%(?:3[0-9]|[46][1-6]))+/gi;
+
 function normalizedEncoding(encoded: string): string {
+  if (encoded.length > 3) return encoded.replace(/%[0-9a-f]{2}/gi, (inner) => inner.toUpperCase());
   const character = String.fromCharCode(Number.parseInt(encoded.slice(1), 16));
   return /[A-Za-z0-9\-._~]/.test(character) ? character : encoded.toUpperCase();
 }

@@ -4,7 +4,9 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import type { CrawlRequest } from "../crawl/crawl-request.js";
 import type { NewUrl, SkipReason } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
-import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
+import { type CanonicalUrl, canonicalUrl } from "../crawl/url.js";
+import { UrlIdentity } from "../crawl/url-identity.js";
+import { urlOptionsOf } from "../crawl/url-options.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { FieldError } from "../lib/field-errors.js";
@@ -238,6 +240,7 @@ export class CrawlService {
     priority: number,
   ): Promise<AddedUrls & { readonly crawl: CrawlRecord }> {
     const scope = compileScope(crawl.scope, crawl.seeds);
+    const identity = new UrlIdentity(crawl);
     const { maxDepth } = crawl.limits;
     const skipReasonOf = (url: CanonicalUrl): SkipReason | undefined => {
       if (!scope.includes(url)) return "scope";
@@ -251,7 +254,7 @@ export class CrawlService {
       const batch = urls.slice(from, from + ADD_BATCH).map((url): NewUrl => {
         const skip = skipReasonOf(url);
         return {
-          id: urlId(crawl.id, fingerprint(url.key)),
+          id: identity.idOf(url),
           crawl: crawl.id,
           url: url.url,
           host: url.host,
@@ -307,7 +310,7 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...rest, seeds: urls };
+    return { ...rest, ...urlOptionsOf(spider, request.urls), seeds: urls };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {

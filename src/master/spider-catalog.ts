@@ -1,4 +1,5 @@
 import type { Spider } from "../crawl/spider.js";
+import type { UrlOptions } from "../crawl/url-options.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";
@@ -12,12 +13,16 @@ export type KnownSpider = {
   readonly seeds: readonly string[];
   /** Its pages go to workers that are not Warren's, over a queue of their own. */
   readonly external: boolean;
+  /** What its crawls take for the same URL, where they do not say so themselves. */
+  readonly urls?: UrlOptions;
 };
+
+type SpiderFacts = Pick<Spider, "name" | "version" | "seeds" | "urls">;
 
 /** The spiders that come with Warren. */
 export interface BundledSpiders {
-  get(name: string): Pick<Spider, "name" | "version" | "seeds"> | undefined;
-  list(): readonly Pick<Spider, "name" | "version" | "seeds">[];
+  get(name: string): SpiderFacts | undefined;
+  list(): readonly SpiderFacts[];
 }
 
 export type SpiderCatalogParts = {
@@ -92,6 +97,7 @@ function known({
   version = "1",
   seeds = [],
   external = false,
-}: Pick<Spider, "name" | "version" | "seeds"> & { readonly external?: boolean }): KnownSpider {
-  return { name, version, seeds, external };
+  urls,
+}: SpiderFacts & { readonly external?: boolean }): KnownSpider {
+  return { name, version, seeds, external, ...(urls !== undefined && { urls }) };
 }

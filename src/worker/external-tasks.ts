@@ -10,7 +10,8 @@ import { type Crawl, INBOX } from "../crawl/crawl.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
 import type { NewUrl, SkipReason, UrlRequest } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
-import { type CanonicalUrl, canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
+import { type CanonicalUrl, canonicalUrl } from "../crawl/url.js";
+import { UrlIdentity } from "../crawl/url-identity.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -123,7 +124,7 @@ export class ExternalTasks {
     const depth = task.depth ?? 0;
     const skip = skipReason(crawl, canonical, depth);
     return {
-      id: urlId(crawl.id, fingerprint(canonical.key, request)),
+      id: new UrlIdentity(crawl).idOf(canonical, request),
       crawl: crawl.id,
       url: canonical.url,
       host: canonical.host,

@@ -5,8 +5,10 @@ import type { Crawl } from "../crawl/crawl.js";
 import { crawlRequest } from "../crawl/crawl-request.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
 import { canonicalUrl } from "../crawl/url.js";
+import { urlOptionsOf } from "../crawl/url-options.js";
 import type { Config } from "../lib/config.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
+import { fieldErrorsOf } from "../lib/field-errors.js";
 import { withoutPassword } from "../lib/logger.js";
 
 type Settings = Config<"config" | "seed" | "spider" | "maxDepth" | "maxPages">;
@@ -40,6 +42,7 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
   }
   return {
     ...spec,
+    ...urlOptionsOf(spider, spec.urls),
     seeds,
     id: "standalone",
     status: "running",
@@ -64,20 +67,16 @@ function flagsOver(settings: Settings, spiders: SpiderCatalog) {
 
 /** The first fault that the schema found, told by the flag or the member of the file that it is in. */
 function refusal(error: ZodError, flags: ReturnType<typeof flagsOver>): ConfigError {
-  const [issue] = error.issues;
-  if (issue?.code === "unrecognized_keys") {
-    const unknown = issue.keys.map((key) => [...issue.path, key].join("."));
-    return new ConfigError(`--config ${unknown.join(", ")}: no such member of a crawl`);
-  }
-  const [first] = issue?.path ?? [];
-  const member = issue?.path.join(".") ?? "";
+  const [fault] = fieldErrorsOf(error);
+  const { field, message } = fault ?? { field: "", message: "is not a crawl" };
+  const [first] = field.split(".");
   const origin =
     first === "seeds" && flags.seeds !== undefined
       ? "--seed"
       : first === "spider" && flags.spider !== undefined
         ? "--spider"
-        : `--config ${member}`;
-  return new ConfigError(`${origin}: ${issue?.message ?? "is not a crawl"}`);
+        : `--config ${field}`;
+  return new ConfigError(`${origin}: ${message}`);
 }
 
 async function readCrawlFile(file: string): Promise<Record<string, unknown>> {

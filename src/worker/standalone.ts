@@ -14,7 +14,8 @@ import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
 import { Robots } from "../crawl/robots.js";
 import { handBack, type Task } from "../crawl/task.js";
-import { canonicalUrl, fingerprint, urlId } from "../crawl/url.js";
+import { canonicalUrl } from "../crawl/url.js";
+import { UrlIdentity } from "../crawl/url-identity.js";
 import type { Clock } from "../lib/clock.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -129,11 +130,12 @@ export class Standalone implements Service {
   /** @throws ConfigError when a seed is no http(s) URL */
   async start(): Promise<void> {
     const { crawl, concurrency } = this.#options;
+    const identity = new UrlIdentity(crawl);
     const seeds = crawl.seeds.map((seed): NewUrl => {
       const url = canonicalUrl(seed);
       if (url === undefined) throw new ConfigError(`--seed must be an absolute http(s) URL, not "${seed}"`);
       return {
-        id: urlId(crawl.id, fingerprint(url.key)),
+        id: identity.idOf(url),
         crawl: crawl.id,
         url: url.url,
         host: url.host,

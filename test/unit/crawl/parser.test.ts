@@ -200,7 +200,9 @@ describe("links", () => {
     "with rel %j are left out",
     (rel) => {
       expect(links(`<a href=/a rel="${rel}"><a href=/b>`)).toEqual(["http://example.com/b"]);
-      expect(page(`<a rel="${rel}" href=/a>`).scan().links).toEqual([{ href: "/a", nofollow: true }]);
+      expect(page(`<a rel="${rel}" href=/a>`).scan().links).toEqual([
+        { href: "/a", kind: "anchor", nofollow: true },
+      ]);
     },
   );
 

@@ -1,7 +1,10 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Scope } from "../../../src/crawl/crawl.js";
+import { crawlRequest } from "../../../src/crawl/crawl-request.js";
 import { compileScope } from "../../../src/crawl/scope.js";
+import type { Scope, ScopeRules } from "../../../src/crawl/scope-options.js";
 import { canonicalUrl } from "../../../src/crawl/url.js";
+import { fieldErrorsOf } from "../../../src/lib/field-errors.js";
 
 function includes(scope: Scope, seeds: readonly string[], href: string): boolean {
   const url = canonicalUrl(href);
@@ -121,5 +124,142 @@ describe("scope by globs", () => {
     const glob = `${"*a".repeat(1_000)}*b`;
     expect(matches(glob, `http://h/${"a".repeat(8_000)}`)).toBe(false);
     expect(matches(glob, `http://h/${"a".repeat(8_000)}b`)).toBe(true);
+  });
+
+  it("takes time that grows with the length of glob and URL, not with their product's powers", () => {
+    // Every glob of this alphabet on every URL of it: a matcher that goes back would not end.
+    const glob = fc.stringMatching(/^[ab*]{0,400}$/);
+    const tail = fc.stringMatching(/^[ab]{0,4000}$/);
+    fc.assert(
+      fc.property(glob, tail, (one, other) => {
+        const expected = new RegExp(`^http://h/${one.replaceAll(/\*+/g, "[^]*")}$`);
+        const stars = one.split("*").length - 1;
+        // The expression that it is compared with does go back.
+        if (stars <= 3)
+          expect(matches(`http://h/${one}`, `http://h/${other}`)).toBe(expected.test(`http://h/${other}`));
+        else matches(`http://h/${one}`, `http://h/${other}`);
+      }),
+    );
+  });
+});
+
+describe("scope by rules", () => {
+  const seeds = ["http://www.example.com/"];
+
+  it.each<[ScopeRules, string, boolean]>([
+    [{}, "http://anything/", true],
+    [{ hosts: [], allow: [], pathPrefixes: [], denyPatterns: [] }, "http://anything/", true],
+    [{ within: "host" }, "http://www.example.com:81/", true],
+    [{ within: "host" }, "http://example.com/", false],
+    [{ within: "domain" }, "http://a.example.com/", true],
+    [{ within: "any" }, "http://other/", true],
+    [{ hosts: ["example.com"] }, "https://example.com:8443/", true],
+    [{ hosts: ["example.com"] }, "http://www.example.com/", false],
+    [{ hosts: ["*.example.com"] }, "http://www.example.com/", true],
+    [{ hosts: ["*.example.com"] }, "http://a.b.example.com/", true],
+    [{ hosts: ["*.example.com"] }, "http://example.com/", false],
+    [{ hosts: ["*.example.com"] }, "http://badexample.com/", false],
+    [{ hosts: ["*.example.com", "example.com"] }, "http://example.com/", true],
+    [{ hosts: ["EXAMPLE.com", "b\u00fccher.example", "[0::1]", "0x7f.1"] }, "http://example.com/", true],
+    [{ hosts: ["b\u00fccher.example"] }, "http://xn--bcher-kva.example/", true],
+    [{ hosts: ["[0::1]"] }, "http://[::1]/", true],
+    [{ hosts: ["0x7f.1"] }, "http://127.0.0.1/", true],
+    [{ domains: ["example.co.uk"] }, "http://a.b.example.co.uk/", true],
+    [{ domains: ["example.co.uk"] }, "http://other.co.uk/", false],
+    [{ domains: ["one.github.io"] }, "http://two.github.io/", false],
+    [{ domains: ["127.0.0.1"] }, "http://127.0.0.1:81/", true],
+    [{ pathPrefixes: ["/docs"] }, "http://h/docs", true],
+    [{ pathPrefixes: ["/docs"] }, "http://h/docs?x", true],
+    [{ pathPrefixes: ["/docs"] }, "http://h/docs/a", true],
+    [{ pathPrefixes: ["/docs"] }, "http://h/docsets", false],
+    [{ pathPrefixes: ["/docs/"] }, "http://h/docs", false],
+    [{ pathPrefixes: ["/docs/"] }, "http://h/docs/", true],
+    [{ pathPrefixes: ["/"] }, "http://h/anything", true],
+    [{ pathPrefixes: ["/a", "/b"] }, "http://h/b/c", true],
+    [{ pathPrefixes: ["/~user/%c3%bc"] }, "http://h/%7Euser/\u00fc", true],
+    [{ pathPrefixes: ["/docs"] }, "http://h/x/docs/a", false],
+    [{ pathPrefixes: ["/docs"] }, "http://h/x?/docs", false],
+    [{ pathPrefixes: ["/Docs"] }, "http://h/docs", false],
+    [{ allowPatterns: ["^https?://[^/]+/\\d{4}/"] }, "http://h/2026/x", true],
+    [{ allowPatterns: ["^https?://[^/]+/\\d{4}/"] }, "http://h/x/2026/", false],
+    [{ allowPatterns: ["(?i)README"] }, "http://h/readme.txt", true],
+    [{ allowPatterns: ["a", "b"] }, "http://h/xbx", true],
+    [{ denyPatterns: ["[?&]sort="] }, "http://h/?sort=up", false],
+    [{ denyPatterns: ["[?&]sort="] }, "http://h/?q", true],
+    // Deny wins, and all members must be met.
+    [{ allow: ["*"], denyPatterns: ["secret"] }, "http://h/secret", false],
+    [{ allowPatterns: ["secret"], deny: ["*secret*"] }, "http://h/secret", false],
+    [{ hosts: ["h"], pathPrefixes: ["/a"], allow: ["*.html"] }, "http://h/a/b.html", true],
+    [{ hosts: ["h"], pathPrefixes: ["/a"], allow: ["*.html"] }, "http://i/a/b.html", false],
+    [{ hosts: ["h"], pathPrefixes: ["/a"], allow: ["*.html"] }, "http://h/c/b.html", false],
+    [{ hosts: ["h"], pathPrefixes: ["/a"], allow: ["*.html"] }, "http://h/a/b.pdf", false],
+    [{ within: "host", pathPrefixes: ["/a"] }, "http://www.example.com/a", true],
+    [{ within: "host", pathPrefixes: ["/a"] }, "http://example.com/a", false],
+    [{ hosts: ["h"], domains: ["example.com"] }, "http://h/", false],
+  ])("%j on %s: %j", (rules, href, expected) => {
+    expect(includes(rules, seeds, href)).toBe(expected);
+  });
+
+  it.each<[ScopeRules, string, string | undefined]>([
+    [{ deny: ["*x*", "*logout*"] }, "http://h/logout", 'deny: "*logout*"'],
+    [{ denyPatterns: ["b+"] }, "http://h/abb", 'denyPatterns: "b+"'],
+    [{ allow: ["*a"] }, "http://h/b", "not in allow"],
+    [{ within: "host" }, "http://h/b", "not the host of a seed"],
+    [{ hosts: ["h"], deny: ["*"] }, "http://i/", "not in hosts"],
+    [{ hosts: ["h"] }, "http://h/", undefined],
+  ])("of %j on %s: %j", (rules, href, expected) => {
+    const url = canonicalUrl(href);
+    expect(url && compileScope(rules, seeds).objection(url)).toBe(expected);
+  });
+
+  it.each<[string[], string | undefined, boolean]>([
+    [[], "anything/at-all", true],
+    [["text/html"], "text/html", true],
+    [["text/html"], "text/plain", false],
+    [["TEXT/HTML"], "text/html", true],
+    [["application/*"], "application/pdf", true],
+    [["application/*"], "text/html", false],
+    [["*/*"], "x/y", true],
+    [["text/html"], undefined, true],
+    [["text/html"], "nonsense", false],
+  ])("contentTypes %j takes %j: %j", (contentTypes, type, expected) => {
+    expect(compileScope({ contentTypes }, []).acceptsType(type)).toBe(expected);
+  });
+
+  it.each<[string, unknown, string, RegExp]>([
+    ["a host with a port", { hosts: ["h", "h:80"] }, "scope.hosts.1", /host name/],
+    ["a host that is a URL", { hosts: ["http://h/"] }, "scope.hosts.0", /host name/],
+    ["a star elsewhere in a host", { hosts: ["a.*.b"] }, "scope.hosts.0", /host name/],
+    ["all hosts", { hosts: ["*"] }, "scope.hosts.0", /host name/],
+    ["a name below a domain", { domains: ["www.example.co.uk"] }, "scope.domains.0", /"example\.co\.uk"/],
+    ["a path without a slash", { pathPrefixes: ["docs"] }, "scope.pathPrefixes.0", /begins with/],
+    ["a path with a query", { pathPrefixes: ["/docs?x"] }, "scope.pathPrefixes.0", /query/],
+    ["look-ahead", { allowPatterns: ["a", "(?=b)c"] }, "scope.allowPatterns.1", /RE2.*\(\?=/],
+    ["a back-reference", { denyPatterns: ["(a)\\1"] }, "scope.denyPatterns.0", /RE2.*\\1/],
+    ["a broken expression", { denyPatterns: ["("] }, "scope.denyPatterns.0", /RE2.*missing/],
+    ["too many states", { denyPatterns: ["((a{100}){100}){100}"] }, "scope.denyPatterns.0", /RE2.*repeat/],
+    ["an expression too long", { denyPatterns: ["a".repeat(1_001)] }, "scope.denyPatterns.0", /1000/],
+    ["a type with parameters", { contentTypes: ["text/html; charset=x"] }, "scope.contentTypes.0", /MIME/],
+    ["half a type", { contentTypes: ["html"] }, "scope.contentTypes.0", /MIME/],
+    ["an empty glob", { allow: [""] }, "scope.allow.0", /empty/],
+    ["another member", { paths: ["/a"] }, "scope.paths", /not known/],
+    ["another word", "hosts", "scope", /"host", "domain", "any"/],
+  ])("refuses %s by name", (_what, scope, field, message) => {
+    const { error } = crawlRequest.safeParse({ scope });
+    const faults = error === undefined ? [] : fieldErrorsOf(error);
+    expect(faults).toEqual([{ field, message: expect.stringMatching(message) }]);
+  });
+
+  it("ends on expressions and URLs that would keep a backtracking matcher busy for ever", () => {
+    const href = `http://h/${"a".repeat(8_000)}!`;
+    for (const pattern of [
+      "(a+)+$",
+      "(a|a)*c$",
+      "(.*a){20}b",
+      "(?:a?){400}a{400}!b",
+      "(.*)(.*)(.*)(.*)[^!]$",
+    ]) {
+      expect(includes({ allowPatterns: [pattern] }, [], href), pattern).toBe(false);
+    }
   });
 });

@@ -1,0 +1,84 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { Writable } from "node:stream";
+import type { z } from "zod";
+import { crawlRequest } from "../../src/crawl/crawl-request.js";
+import type { SpiderCatalog } from "../../src/crawl/engine.js";
+import { Fetcher } from "../../src/crawl/fetcher.js";
+import type { TaskLimits } from "../../src/crawl/limits.js";
+import type { Spider } from "../../src/crawl/spider.js";
+import { systemClock } from "../../src/lib/clock.js";
+import { createLogger } from "../../src/lib/logger.js";
+import { bundledSpiders } from "../../src/spiders/index.js";
+import { ItemWriter, Standalone, type StandaloneSummary } from "../../src/worker/standalone.js";
+
+export type StandaloneItem = { readonly url: string; readonly data: Readonly<Record<string, unknown>> };
+
+export type StandaloneOutcome = StandaloneSummary & {
+  readonly items: readonly StandaloneItem[];
+  /** What was logged, as objects. */
+  readonly log: readonly Readonly<Record<string, unknown>>[];
+};
+
+/** Runs a crawl in this process to its end, from what a user would give as its configuration. */
+export async function crawlStandalone(
+  request: z.input<typeof crawlRequest>,
+  options: {
+    readonly spiders?: readonly Spider[];
+    readonly limits?: Partial<TaskLimits>;
+    readonly userAgent?: string;
+  } = {},
+): Promise<StandaloneOutcome> {
+  const { nodes: _nodes, ...spec } = crawlRequest.parse(request);
+  const { userAgent = "Warren/0.1" } = options;
+  const folder = await mkdtemp(path.join(os.tmpdir(), "warren-standalone-"));
+  const lines: string[] = [];
+  const logged: string[] = [];
+  const logger = createLogger({ level: "info", destination: { write: (line: string) => logged.push(line) } });
+  const own = new Map(options.spiders?.map((spider) => [spider.name, spider]));
+  const spiders: SpiderCatalog = { get: (name) => own.get(name) ?? bundledSpiders.get(name) };
+  const crawler = new Standalone(
+    {
+      crawl: { ...spec, id: "standalone", status: "running", generation: 1, startedAt: Date.now() },
+      concurrency: 8,
+      limits: { retryDelayMs: 20, ...options.limits },
+      userAgent,
+      filesFolder: path.join(folder, "files"),
+    },
+    {
+      fetcher: new Fetcher({ userAgent, allowedNetworks: ["127.0.0.0/8"] }),
+      spiders,
+      items: new ItemWriter(collector(lines), "memory"),
+      clock: systemClock,
+      logger,
+    },
+  );
+  try {
+    await crawler.start();
+    const summary = await crawler.finished;
+    const items = lines
+      .join("")
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as StandaloneItem);
+    const log = logged
+      .join("")
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    return { ...summary, items, log };
+  } finally {
+    await crawler.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function collector(chunks: string[]): Writable {
+  return new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      chunks.push(chunk.toString());
+      done();
+    },
+  });
+}
