@@ -34,6 +34,12 @@ export class LaneSource {
     return this.nextReadyAt !== undefined && this.nextReadyAt <= now;
   }
 
+  /** Something was added to the frontier, or came back to it. */
+  freshen(): void {
+    this.drained = false;
+    if (this.loading) this.addedMeanwhile = true;
+  }
+
   /** Nothing here, nothing in the frontier, nothing under way. */
   get isSpent(): boolean {
     return (
