@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness, type Scope } from "./crawl.js";
+import { politeness } from "./politeness.js";
 
 /** Seeds, or added URLs, in one request at most. */
 export const MAX_URLS_A_REQUEST = 10_000;
@@ -42,12 +43,6 @@ const limits = z.strictObject({
   maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
   maxDurationMs: whole(1, 3_650 * DAY_MS).exactOptional(),
   maxBytes: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
-});
-
-const politeness = z.strictObject({
-  delayMs: whole(0, DAY_MS).default(DEFAULT_POLITENESS.delayMs),
-  maxConcurrencyPerHost: whole(1, 1_000).default(DEFAULT_POLITENESS.maxConcurrencyPerHost),
-  obeyRobots: z.boolean().default(DEFAULT_POLITENESS.obeyRobots),
 });
 
 export const spiderName = z

@@ -4,11 +4,13 @@ import type { Logger } from "../lib/logger.js";
 import type { Crawl } from "./crawl.js";
 import { type Flight, Flights, OWN_CREW } from "./flights.js";
 import type { CrawlHost, Dispatch, DispatchedUrl, Frontier, QueuedUrl } from "./frontier.js";
-import type { Lane, LaneSource } from "./lane.js";
+import { BACKOFF_DEFAULTS, type BackoffOptions } from "./host-health.js";
+import { type HostNote, type HostState, type HostStates, mergeHostNotes } from "./host-state.js";
+import type { Backoff, Lane, LaneSource } from "./lane.js";
 import { isFresh, LaneReader } from "./lane-reader.js";
 import { Lanes } from "./lanes.js";
 import { ReadAhead } from "./read-ahead.js";
-import type { HostState, HostStates, Task, TaskEnd } from "./task.js";
+import type { Task, TaskEnd } from "./task.js";
 import { type Turn, Turns } from "./turns.js";
 
 /** Where dispatched tasks go. */
@@ -45,6 +47,8 @@ export type DispatcherOptions = {
   readonly startWithinMs: number;
   /** Time after that within which its end is heard of, else it is dispatched again, in ms. @default 150_000 */
   readonly endWithinMs: number;
+  /** How hosts in trouble are left alone. */
+  readonly backoff: Partial<BackoffOptions>;
 };
 
 export const DISPATCHER_DEFAULTS: DispatcherOptions = {
@@ -57,6 +61,7 @@ export const DISPATCHER_DEFAULTS: DispatcherOptions = {
   readsAtOnce: 16,
   startWithinMs: 60_000,
   endWithinMs: 150_000,
+  backoff: {},
 };
 
 export type DispatcherDeps = {
@@ -68,6 +73,8 @@ export type DispatcherDeps = {
   readonly budget: PageBudget;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** From 0 up to 1. @default Math.random */
+  readonly random?: () => number;
   /**
    * Asks where dispatched URLs are: resolves with the ids of all that some worker has, or with undefined when
    * that cannot be told for certain now. Without it, only the deadline tells that one was lost.
@@ -94,6 +101,9 @@ const MAX_PASSED_OVER = 64;
 
 /** URLs in flight from which on dispatches are gathered. */
 const MUCH_IN_FLIGHT = 48;
+
+/** How long what is new of hosts is gathered before it is noted, in milliseconds. */
+const NOTE_MS = 250;
 
 /** Wait of tasks that could not be sent, in milliseconds. */
 const REFUSED_WAIT_MS = 500;
@@ -122,6 +132,10 @@ export class Dispatcher {
   readonly #readAhead: ReadAhead;
   readonly #lanes: Lanes;
   readonly #reader: LaneReader;
+  readonly #backoff: Backoff;
+  /** What is new of hosts and not noted yet. */
+  readonly #notes = new Map<string, HostNote>();
+  #stopNoting: StopTimer | undefined;
   #batchNumber = 0;
   #batches = 0;
   #lastBatchAt = Number.NEGATIVE_INFINITY;
@@ -135,6 +149,10 @@ export class Dispatcher {
     this.#options = { ...DISPATCHER_DEFAULTS, ...options };
     const { clock, frontier, hosts, logger } = deps;
     const { shardCount, readAhead, readAheadTotal, readsAtOnce } = this.#options;
+    this.#backoff = {
+      options: { ...BACKOFF_DEFAULTS, ...this.#options.backoff },
+      random: deps.random ?? Math.random,
+    };
     this.#turns = new Turns((spider) => this.#crewOfSpider(spider));
     this.#readAhead = new ReadAhead(readAheadTotal, readAhead);
     const shared = { turns: this.#turns, readAhead: this.#readAhead, clock };
@@ -146,6 +164,7 @@ export class Dispatcher {
       logger,
       lanes: this.#lanes,
       readsAtOnce,
+      backoff: this.#backoff,
       isInFlight: (id) => this.#flights.has(id),
       crewFor: (url, turn) => this.#crewFor(url, turn.crawl),
       onRead: (crawls) => {
@@ -174,9 +193,10 @@ export class Dispatcher {
     this.#wake();
   }
 
-  /** The crawls that run; those no longer named are dispatched no more. */
+  /** The crawls that run, as they are now; those no longer named are dispatched no more. */
   setCrawls(crawls: readonly Crawl[]): void {
-    const { fresh, reopened, gone } = this.#turns.set(crawls);
+    const { fresh, reopened, changed, gone } = this.#turns.set(crawls);
+    for (const turn of changed) this.#applyChanges(turn);
     for (const turn of reopened) this.#readAgain(turn);
     for (const turn of gone) for (const source of turn.sources) this.#lanes.removeSource(source);
     this.#reader.search(fresh.map(({ crawl }) => crawl.id));
@@ -244,8 +264,8 @@ export class Dispatcher {
     const flight = this.#flights.get(end.id);
     if (flight !== undefined && flight.token === end.token) {
       const { lane } = flight.source;
-      // By our own clock, on which the delay is measured too; the worker's differs by some milliseconds.
-      if (end.untouched !== true) lane.learn({ lastEndedAt: this.#deps.clock.now() });
+      const isNoteworthy = lane.land(end, flight.beganAt, this.#deps.clock.now(), this.#backoff);
+      if (isNoteworthy) this.#note(lane);
       this.#land(end.id, flight);
     }
     const lane = this.#lanes.get(end.host);
@@ -315,6 +335,7 @@ export class Dispatcher {
     this.#stopped = true;
     this.#lanes.stop();
     this.#stopGathering?.();
+    await this.#writeNotes();
     while (this.#batches > 0) {
       await new Promise<void>((resolve) => this.#onBatchEnded.push(resolve));
     }
@@ -326,10 +347,15 @@ export class Dispatcher {
     const lane = this.#lanes.get(of.host);
     if (lane === undefined || this.#lanes.epochOf(lane.shard) === undefined) return undefined;
     const now = this.#deps.clock.now();
+    if (lane.backoffUntil > now && !lane.isGivenUp(now)) {
+      const until = new Date(lane.backoffUntil).toISOString();
+      return `host backed off until ${until} (${lane.trouble || "it asked for that"})`;
+    }
     if (lane.opensAt > now) return `host delay until ${new Date(lane.opensAt).toISOString()}`;
-    if (lane.isFull) return "host busy";
+    if (lane.isHeldBack) return `host held back (${lane.trouble || "it did not answer"})`;
+    if (lane.isFull(now)) return lane.awaitsRobots ? "robots" : "host busy";
     const turn = this.#turns.get(of.crawl);
-    if (turn?.budgetSpent === true) return "limit";
+    if (turn?.budgetSpent === true) return "page budget";
     const crew = turn === undefined ? OWN_CREW : this.#crewOfSpider(turn.crawl.spider);
     if (this.#flights.windowOf(crew) === 0) return "no worker";
     if (this.#flights.roomOf(crew) <= 0) return "all workers busy";
@@ -353,6 +379,7 @@ export class Dispatcher {
       crew,
       // Of a crawl that does not run it is not known whose workers have it.
       isLocatable: spider !== undefined && crew === OWN_CREW,
+      beganAt: url.dispatch.dispatchedAt,
       token: url.dispatch.token,
       deadline: url.dispatch.notAfter + this.#options.endWithinMs,
       settledAt: this.#deps.clock.now(),
@@ -399,6 +426,34 @@ export class Dispatcher {
     }
   }
 
+  // ---- what is remembered of hosts ----
+
+  /** To be remembered soon, with what else there is by then. */
+  #note(lane: Lane): void {
+    this.#notes.set(lane.host, lane.note);
+    this.#stopNoting ??= this.#deps.clock.after(NOTE_MS, () => {
+      this.#stopNoting = undefined;
+      void this.#writeNotes();
+    });
+  }
+
+  async #writeNotes(): Promise<void> {
+    this.#stopNoting?.();
+    this.#stopNoting = undefined;
+    const notes = [...this.#notes.values()];
+    this.#notes.clear();
+    if (notes.length === 0) return;
+    try {
+      await this.#deps.hosts.note(mergeHostNotes(notes));
+    } catch (error) {
+      // It is known here, and noted the next time that something changes.
+      this.#deps.logger.debug(
+        { hosts: notes.length, error: messageOf(error) },
+        "could not note hosts in trouble",
+      );
+    }
+  }
+
   // ---- crews ----
 
   #crewOfSpider(spider: string): string {
@@ -423,6 +478,7 @@ export class Dispatcher {
 
   #round(): void {
     this.#reader.readHostStates();
+    this.#lanes.letGo(this.#flights.doubtfulRoomOf(OWN_CREW));
     this.#lanes.openDue();
     while (this.#batches < this.#options.batchesAtOnce && !this.#isGathering()) {
       const chosen = this.#choose(this.#options.batchSize);
@@ -486,6 +542,11 @@ export class Dispatcher {
         this.#reader.read(source);
         continue;
       }
+      if (source.lane.isDoubtful && this.#mustHoldBack(source.lane, turn, now)) {
+        source.listed = false;
+        this.#lanes.holdBack(source.lane);
+        continue;
+      }
       turn.round.push(source);
       // As a rule the first: only where URLs of one crawl need several crews may one have to wait for its own.
       const url = this.#readAhead.take(
@@ -496,10 +557,16 @@ export class Dispatcher {
         passedOver += 1;
         continue;
       }
-      this.#flights.take(url.id, source, this.#crewFor(url, turn.crawl));
+      this.#flights.take(url.id, source, this.#crewFor(url, turn.crawl), now);
       return { url, source };
     }
     return undefined;
+  }
+
+  /** Whether enough hosts are being tried that have not answered lately. */
+  #mustHoldBack(lane: Lane, { crawl }: Turn, now: number): boolean {
+    if (lane.objection(now) !== undefined) return false;
+    return this.#flights.doubtfulRoomOf(this.#crewOfSpider(crawl.spider)) <= 0;
   }
 
   // ---- dispatching ----
@@ -543,6 +610,7 @@ export class Dispatcher {
         const flight = flights.get(url.id);
         if (flight !== undefined) {
           flight.token = token;
+          flight.beganAt = dispatchedAt;
           flight.deadline = notAfter + this.#options.endWithinMs;
         }
       }
@@ -562,7 +630,7 @@ export class Dispatcher {
           stale.push(url.id);
           continue;
         }
-        sending.push(toTask(url, dispatch, lane, epoch));
+        sending.push(toTask(url, dispatch, lane, epoch, flights.get(url.id)?.givenUp));
       }
       const unsent = sending.length > 0 ? await this.#send(sending, flights) : [];
       // Whoever refused them, a full queue for one, would do so again at once.
@@ -622,6 +690,15 @@ export class Dispatcher {
     return group.filter(({ url }) => !refused.has(url.id));
   }
 
+  /** Its hosts are treated otherwise from now on, and its limits may leave room again. */
+  #applyChanges(turn: Turn): void {
+    for (const { lane } of turn.sources) {
+      this.#lanes.applyPoliteness(lane);
+      this.#lanes.offer(lane);
+    }
+    if (turn.budgetSpent) this.budgetReturned(turn.crawl.id);
+  }
+
   /** What was read of a crawl's URLs is old. */
   #readAgain(turn: Turn): void {
     for (const source of turn.sources) {
@@ -637,7 +714,14 @@ export class Dispatcher {
   }
 }
 
-function toTask(url: QueuedUrl, dispatch: Dispatch, lane: Lane, epoch: number): Task {
+function toTask(
+  url: QueuedUrl,
+  dispatch: Dispatch,
+  lane: Lane,
+  epoch: number,
+  givenUp: string | undefined,
+): Task {
+  const { maxBytesPerSecond } = lane;
   return {
     id: url.id,
     crawl: url.crawl,
@@ -657,6 +741,10 @@ function toTask(url: QueuedUrl, dispatch: Dispatch, lane: Lane, epoch: number): 
     dispatchedAt: dispatch.dispatchedAt,
     notAfter: dispatch.notAfter,
     delayMs: lane.delayMs,
+    ...((lane.isFollowing || maxBytesPerSecond !== undefined) && { isMeasured: true }),
+    ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
+    ...(lane.awaitsRobots && { awaitsRobots: true }),
+    ...(givenUp !== undefined && { givenUp }),
     ...(url.suspect !== undefined && { suspect: url.suspect }),
   };
 }

@@ -8,6 +8,14 @@ export type Flight = {
   readonly crew: string;
   /** Whether it can be asked who has it. */
   readonly isLocatable: boolean;
+  /** When it was dispatched. */
+  beganAt: number;
+  /** Why it is to be ended without a fetch. */
+  readonly givenUp: string | undefined;
+  /** The one fetch from a host that is given up. */
+  readonly isTry: boolean;
+  /** Its host has not answered lately. */
+  readonly isDoubtful: boolean;
   /** The dispatch it flies under; empty until it is about to be marked. */
   token: string;
   /** Instant at which its silence is taken for a loss. */
@@ -31,6 +39,9 @@ export type Strangers = {
 /** Time in flight from which on it is asked who has a URL, in milliseconds. */
 const QUIET_FLIGHT_MS = 1_000;
 
+/** Part of a window that may be taken by fetches from hosts that have not answered lately. */
+const DOUBTFUL_SHARE = 0.25;
+
 /** The crew of Warren's own workers. */
 export const OWN_CREW = "";
 
@@ -46,6 +57,7 @@ export class Flights {
   readonly #byId = new Map<string, Flight>();
   /** URLs in flight, by crew. */
   readonly #flying = new Map<string, number>();
+  #doubtful = 0;
   /** How many may be, by crew. */
   readonly #windows = new Map<string, number>();
   /** Dispatches in the frontier, unknown here, when it was last compared. */
@@ -81,12 +93,28 @@ export class Flights {
     return false;
   }
 
+  /**
+   * How many more fetches may be tried of hosts that have not answered lately. Each may take as long as a time-out,
+   * so all of them together get only a part of the window; else a few thousand dead hosts would fill it.
+   */
+  doubtfulRoomOf(crew: string): number {
+    return Math.max(1, Math.floor(this.windowOf(crew) * DOUBTFUL_SHARE)) - this.#doubtful;
+  }
+
   /** A URL was chosen: it holds its places from here on. */
-  take(id: string, source: LaneSource, crew: string): void {
+  take(id: string, source: LaneSource, crew: string, now: number): void {
+    const { lane } = source;
+    const givenUp = lane.objection(now);
+    const isTry = givenUp === undefined && lane.isGivenUp(now);
+    if (isTry) lane.isTried = true;
     this.#begin(id, {
       source,
       crew,
       isLocatable: crew === OWN_CREW,
+      beganAt: now,
+      givenUp,
+      isTry,
+      isDoubtful: givenUp === undefined && lane.isDoubtful,
       token: "",
       deadline: Number.POSITIVE_INFINITY,
       settledAt: undefined,
@@ -95,8 +123,8 @@ export class Flights {
   }
 
   /** A URL was in flight before anyone here knew of it. */
-  adopt(id: string, flight: Omit<Flight, "isMissing">): void {
-    this.#begin(id, { ...flight, isMissing: false });
+  adopt(id: string, flight: Omit<Flight, "isMissing" | "givenUp" | "isTry" | "isDoubtful">): void {
+    this.#begin(id, { ...flight, givenUp: undefined, isTry: false, isDoubtful: false, isMissing: false });
   }
 
   /** Its places are free again. Returns false when it is not, or no longer, what is in flight under this id. */
@@ -173,12 +201,15 @@ export class Flights {
   #begin(id: string, flight: Flight): void {
     this.#byId.set(id, flight);
     this.#flying.set(flight.crew, (this.#flying.get(flight.crew) ?? 0) + 1);
+    if (flight.isDoubtful) this.#doubtful += 1;
     flight.source.inFlight += 1;
     flight.source.lane.inFlight += 1;
   }
 
-  #end(id: string, { crew }: Flight): void {
+  #end(id: string, { crew, source, isTry, isDoubtful }: Flight): void {
     this.#byId.delete(id);
     this.#flying.set(crew, (this.#flying.get(crew) ?? 0) - 1);
+    if (isDoubtful) this.#doubtful -= 1;
+    if (isTry) source.lane.isTried = false;
   }
 }

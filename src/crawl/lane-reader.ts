@@ -2,10 +2,10 @@ import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Frontier, QueuedUrl } from "./frontier.js";
-import type { Lane, LaneSource } from "./lane.js";
+import type { HostStates } from "./host-state.js";
+import type { Backoff, Lane, LaneSource } from "./lane.js";
 import type { Lanes } from "./lanes.js";
 import type { ReadAhead } from "./read-ahead.js";
-import type { HostStates } from "./task.js";
 import type { Turn, Turns } from "./turns.js";
 
 export type LaneReaderDeps = {
@@ -18,6 +18,7 @@ export type LaneReaderDeps = {
   readonly logger: Logger;
   /** Reads under way at once at most. */
   readonly readsAtOnce: number;
+  readonly backoff: Backoff;
   /** Whether a URL is on its way already. */
   readonly isInFlight: (id: string) => boolean;
   readonly crewFor: (url: QueuedUrl, turn: Turn) => string;
@@ -55,11 +56,13 @@ export class LaneReader {
     this.#run(
       async () => {
         for (const state of await hosts.load(unread.map(({ host }) => host))) {
-          const { lastEndedAt } = state;
-          lanes.get(state.host)?.learn({
+          const { lastEndedAt, trouble } = state;
+          const lane = lanes.get(state.host);
+          lane?.learn({
             ...state,
             ...(lastEndedAt !== undefined && { lastEndedAt: lastEndedAt + CLOCK_ERROR_MS }),
           });
+          if (trouble != null) lane?.recall(trouble, this.#deps.backoff);
         }
         for (const lane of unread) this.#known(lane);
       },

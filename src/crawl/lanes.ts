@@ -1,5 +1,6 @@
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { DueQueue } from "./due-queue.js";
+import { Fifo } from "./fifo.js";
 import { Lane, LaneSource } from "./lane.js";
 import type { ReadAhead } from "./read-ahead.js";
 import type { Turn, Turns } from "./turns.js";
@@ -31,6 +32,7 @@ export class Lanes {
   readonly #byHost = new Map<string, Lane>();
   readonly #waiting = new DueQueue<Lane>();
   readonly #unread = new Set<Lane>();
+  readonly #heldBack = new Fifo<Lane>();
   #stopTimer: StopTimer | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #isStopped = false;
@@ -135,8 +137,8 @@ export class Lanes {
   /** Puts the lane's sources that have something to give into the rounds of their crawls. */
   offer(lane: Lane): void {
     const now = this.#deps.clock.now();
-    if (!lane.isKnown || lane.isFull) return;
-    if (lane.opensAt <= now) {
+    if (!lane.isKnown || lane.isHeldBack || lane.isFull(now)) return;
+    if (lane.movesAt <= now) {
       for (const source of lane.sources.values()) {
         if (source.listed || !source.hasMore(now)) continue;
         const turn = this.#deps.turns.get(source.crawl);
@@ -153,16 +155,34 @@ export class Lanes {
     if (!lane.isKnown) return;
     const now = this.#deps.clock.now();
     let at = Number.POSITIVE_INFINITY;
-    if (lane.opensAt > now) at = lane.opensAt;
+    const { movesAt } = lane;
+    if (movesAt > now) at = movesAt;
     for (const source of lane.sources.values()) {
       if (source.nextReadyAt !== undefined && source.nextReadyAt > now) {
-        at = Math.min(at, Math.max(source.nextReadyAt, lane.opensAt));
+        at = Math.min(at, Math.max(source.nextReadyAt, movesAt));
       }
     }
     if (at === Number.POSITIVE_INFINITY || (lane.wakesAt !== undefined && lane.wakesAt <= at)) return;
     lane.wakesAt = at;
     this.#waiting.push(at, lane);
     this.armTimer();
+  }
+
+  /** Holds a lane back until it is let go, though it is open. */
+  holdBack(lane: Lane): void {
+    if (lane.isHeldBack) return;
+    lane.isHeldBack = true;
+    this.#heldBack.push(lane);
+  }
+
+  /** Lets go so many of those that were held back, the first first. */
+  letGo(most: number): void {
+    for (let left = Math.min(most, this.#heldBack.size); left > 0; left -= 1) {
+      const lane = this.#heldBack.shift();
+      if (lane === undefined) return;
+      lane.isHeldBack = false;
+      if (this.has(lane)) this.offer(lane);
+    }
   }
 
   /** Offers the sources of all lanes that have opened since. */

@@ -35,6 +35,8 @@ export type TurnChanges = {
   readonly fresh: readonly Turn[];
   /** Closed and opened again: what was read of their URLs is old. */
   readonly reopened: readonly Turn[];
+  /** Treated otherwise than before: other politeness, or other limits. */
+  readonly changed: readonly Turn[];
   readonly gone: readonly Turn[];
 };
 
@@ -72,6 +74,7 @@ export class Turns {
     const named = new Set<string>();
     const fresh: Turn[] = [];
     const reopened: Turn[] = [];
+    const changed: Turn[] = [];
     for (const crawl of crawls) {
       named.add(crawl.id);
       const crew = this.#crewOf(crawl.spider);
@@ -83,6 +86,8 @@ export class Turns {
         continue;
       }
       if (turn.crawl.generation !== crawl.generation) reopened.push(turn);
+      const { politeness, limits } = turn.crawl;
+      if (!isSame(politeness, crawl.politeness) || !isSame(limits, crawl.limits)) changed.push(turn);
       turn.crawl = crawl;
       turn.crews.add(crew);
     }
@@ -92,7 +97,7 @@ export class Turns {
       this.#byCrawl.delete(id);
       gone.push(turn);
     }
-    return { fresh, reopened, gone };
+    return { fresh, reopened, changed, gone };
   }
 
   /**
@@ -125,4 +130,10 @@ export class Turns {
     }
     return chosen;
   }
+}
+
+/** Whether two plain objects have the same members with the same plain values. */
+function isSame<T extends object>(one: T, other: T): boolean {
+  const names = Object.keys(one) as (keyof T)[];
+  return names.length === Object.keys(other).length && names.every((name) => one[name] === other[name]);
 }
