@@ -422,7 +422,7 @@ export class Engine {
   #admissionOf(crawl: Crawl): LinkAdmission {
     const key = admissionKey(crawl);
     let admission = this.#admissions.get(key);
-    if (admission === undefined) {
+    if (admission === undefined || admission.maxDepth !== crawl.limits.maxDepth) {
       // In the inbox each URL from outside is a crawl of its own, whose links are wanted whole.
       const remembered = crawl.id === INBOX ? 0 : this.#limits.rememberedUrls;
       admission = new LinkAdmission(crawl, remembered);

@@ -31,6 +31,11 @@ export class LinkAdmission {
     this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
   }
 
+  /** The depth that it goes by. */
+  get maxDepth(): number | undefined {
+    return this.#crawl.limits.maxDepth;
+  }
+
   forget(): void {
     this.#seen?.clear();
   }

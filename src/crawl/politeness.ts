@@ -48,6 +48,16 @@ export const politeness = members.extend({
   obeyRobots: members.shape.obeyRobots.default(DEFAULT_POLITENESS.obeyRobots),
 });
 
+/** What of it may change while a crawl runs; null takes an option away. */
+export const politenessChanges = z.strictObject({
+  delayMs: members.shape.delayMs.exactOptional(),
+  maxConcurrencyPerHost: members.shape.maxConcurrencyPerHost.exactOptional(),
+  obeyRobots: members.shape.obeyRobots.exactOptional(),
+  delayFactor: members.shape.delayFactor.unwrap().nullable().exactOptional(),
+  maxDelayMs: members.shape.maxDelayMs.unwrap().nullable().exactOptional(),
+  maxBytesPerSecond: members.shape.maxBytesPerSecond.unwrap().nullable().exactOptional(),
+});
+
 function whole(least: number, most: number) {
   const bounds = `must be from ${least} to ${most}`;
   return z.int().min(least, bounds).max(most, bounds);
