@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
 import { type LinkOptions, linkOptions } from "./link-options.js";
+import { politeness } from "./politeness.js";
 import { type Scope, scopeOption } from "./scope-options.js";
 import { type UrlOptions, urlOptions } from "./url-options.js";
 
@@ -34,12 +35,6 @@ const limits = z.strictObject({
   maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
   maxDurationMs: whole(1, 3_650 * DAY_MS).exactOptional(),
   maxBytes: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
-});
-
-const politeness = z.strictObject({
-  delayMs: whole(0, DAY_MS).default(DEFAULT_POLITENESS.delayMs),
-  maxConcurrencyPerHost: whole(1, 1_000).default(DEFAULT_POLITENESS.maxConcurrencyPerHost),
-  obeyRobots: z.boolean().default(DEFAULT_POLITENESS.obeyRobots),
 });
 
 export const spiderName = z

@@ -1,6 +1,9 @@
 import type { LinkOptions } from "./link-options.js";
+import type { Politeness } from "./politeness.js";
 import type { Scope } from "./scope-options.js";
 import type { UrlOptions } from "./url-options.js";
+
+export { DEFAULT_POLITENESS, type Politeness } from "./politeness.js";
 
 /**
  * A crawl: one run of a spider over URLs, with its scope, limits and counts.
@@ -24,17 +27,6 @@ export type CrawlLimits = {
   /** Body bytes fetched after which nothing more is dispatched. */
   readonly maxBytes?: number;
 };
-
-export type Politeness = {
-  /** From the end of one fetch to the start of the next on a host, in milliseconds. @default 0 */
-  readonly delayMs: number;
-  /** Fetches at once on a host. @default 4 */
-  readonly maxConcurrencyPerHost: number;
-  /** Whether robots.txt is asked and obeyed. @default true */
-  readonly obeyRobots: boolean;
-};
-
-export const DEFAULT_POLITENESS: Politeness = { delayMs: 0, maxConcurrencyPerHost: 4, obeyRobots: true };
 
 /** What a user decides about a crawl. */
 export type CrawlSpec = {

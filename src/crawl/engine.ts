@@ -49,6 +49,8 @@ type CrawlContext = {
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** How often is told how much of a file has come, in milliseconds. */
 const PROGRESS_MS = 1_000;
+/** Hosts that asked to be left alone of which is known until when. */
+const MAX_BACKOFFS = 10_000;
 const NO_BYTES = Buffer.alloc(0);
 
 /**
@@ -61,6 +63,8 @@ export class Engine {
   readonly #admissions = new LRUCache<string, LinkAdmission>({ max: 16 });
   readonly #judge: AttemptJudge;
   readonly #results = new TaskResults();
+  /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
+  readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
@@ -87,6 +91,8 @@ export class Engine {
         counts: false,
       });
     }
+    const reprieve = this.#reprieveOf(task);
+    if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
     const context = { crawl, spider, admission: this.#admissionOf(crawl) };
     let outcome: Outcome;
     try {
@@ -99,7 +105,22 @@ export class Engine {
       await this.#drop(crawl, findings);
       return undefined;
     }
+    if (outcome.backoffUntil !== undefined) this.#backoffs.set(task.host, outcome.backoffUntil);
     return this.#results.of(task, findings, outcome);
+  }
+
+  /** What becomes of a task whose host is not to be asked, or not now; undefined of any other. */
+  #reprieveOf(task: Task): Outcome | undefined {
+    const { givenUp, host } = task;
+    const now = this.#deps.clock.now();
+    const untried = { endedAt: now, untouched: true, counts: false } as const;
+    if (givenUp !== undefined) return { ...untried, state: "failed", reason: "network", error: givenUp };
+    const until = this.#backoffs.get(host);
+    if (until === undefined) return undefined;
+    if (until > now)
+      return { ...untried, state: "queued", reason: "its host asked to be left alone", readyAt: until };
+    this.#backoffs.delete(host);
+    return undefined;
   }
 
   /** What was found will not be stored: files go, and links must be let through again. */
@@ -134,7 +155,9 @@ export class Engine {
       untouched = false;
       let fetched: Fetched;
       try {
+        findings.fetchBeganAt = clock.now();
         fetched = await this.#fetch(url, task, asGet, signal);
+        findings.body = fetched.body;
       } catch (error) {
         return this.#judge.fetchFailed(error, task);
       }
@@ -198,12 +221,14 @@ export class Engine {
         return { state: "skipped", reason: "robots", endedAt, counts: false };
       }
       const error = answer.error ?? "robots.txt could not be had";
-      return this.#judge.tryAgain(
+      const outcome = this.#judge.tryAgain(
         task,
         endedAt,
         { state: "skipped", reason: "robots", error },
         answer.failure,
       );
+      if (answer.failure === undefined) return outcome;
+      return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
     } catch (error) {
       return this.#judge.fetchFailed(error, task);
     }
@@ -427,7 +452,7 @@ export class Engine {
   #admissionOf(crawl: Crawl): LinkAdmission {
     const key = admissionKey(crawl);
     let admission = this.#admissions.get(key);
-    if (admission === undefined) {
+    if (admission === undefined || admission.maxDepth !== crawl.limits.maxDepth) {
       // In the inbox each URL from outside is a crawl of its own, whose links are wanted whole.
       const remembered = crawl.id === INBOX ? 0 : this.#limits.rememberedUrls;
       admission = new LinkAdmission(crawl, remembered);

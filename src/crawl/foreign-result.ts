@@ -131,7 +131,7 @@ export async function toTaskResult(
 
 /** Why a page is not to be fetched, as far as can be told without fetching it. */
 export type Objection = {
-  readonly reason: "robots" | "address";
+  readonly reason: "robots" | "address" | "network";
   readonly error: string;
   /** It may be otherwise the next time: how it counts if it never is. */
   readonly mayPass?: FailReason | SkipReason;
@@ -144,6 +144,9 @@ export function toObjectedResult(
   token: string,
   deps: Omit<ForeignResultDeps, "claims">,
 ): TaskResult {
+  if (reason === "network") {
+    return bare({ counts: false, state: "failed", reason, error }, url, token, deps.now);
+  }
   const skipped = { counts: false, state: "skipped", reason, error } as const;
   if (mayPass === undefined) return bare(skipped, url, token, deps.now);
   const otherwise = (FAIL_REASONS as readonly string[]).includes(mayPass)

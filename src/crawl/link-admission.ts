@@ -49,6 +49,11 @@ export class LinkAdmission {
     return this.#leftTo?.get(id) !== undefined;
   }
 
+  /** The depth that it goes by. */
+  get maxDepth(): number | undefined {
+    return this.#crawl.limits.maxDepth;
+  }
+
   forget(): void {
     this.#seen?.clear();
   }

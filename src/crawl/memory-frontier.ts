@@ -13,8 +13,8 @@ import type {
   SuspectStart,
   UrlState,
 } from "./frontier.js";
+import { type HostNote, type HostState, type HostStates, stateAfter } from "./host-state.js";
 import { type Beginning, deathsOf, type Suspicion, suspectOf } from "./suspicion.js";
-import type { HostState, HostStates } from "./task.js";
 import { shardOf } from "./url.js";
 
 /** A URL in memory. Ended ones keep only what later questions need. */
@@ -305,24 +305,9 @@ export class MemoryHostStates implements HostStates {
     return hosts.flatMap((host) => this.#states.get(host) ?? []);
   }
 
-  async note(states: readonly HostState[]): Promise<void> {
-    for (const state of states) {
-      const known = this.#states.get(state.host);
-      const lastEndedAt = later(known?.lastEndedAt, state.lastEndedAt);
-      const backoffUntil = later(known?.backoffUntil, state.backoffUntil);
-      this.#states.set(state.host, {
-        ...known,
-        ...state,
-        ...(lastEndedAt !== undefined && { lastEndedAt }),
-        ...(backoffUntil !== undefined && { backoffUntil }),
-      });
-    }
+  async note(notes: readonly HostNote[]): Promise<void> {
+    for (const note of notes) this.#states.set(note.host, stateAfter(this.#states.get(note.host), note));
   }
-}
-
-function later(one: number | undefined, other: number | undefined): number | undefined {
-  if (one === undefined || other === undefined) return one ?? other;
-  return Math.max(one, other);
 }
 
 function noteSuspicion(entry: Entry, { token, suspicion }: Ending & { readonly state: "queued" }): void {

@@ -2,6 +2,7 @@ import type { Clock } from "../lib/clock.js";
 import { FetchError } from "./errors.js";
 import type { Fetched } from "./fetcher.js";
 import type { FailReason, RedirectTarget, SkipReason } from "./frontier.js";
+import type { TroubleReport } from "./host-health.js";
 import { isRetriedStatus, retryAfterMs, retryDelayMs, type TaskLimits } from "./limits.js";
 import type { Task } from "./task.js";
 
@@ -15,6 +16,8 @@ export type Outcome = {
   /** The attempt counts. */
   counts: boolean;
   backoffUntil?: number;
+  /** What is wrong with the host. */
+  trouble?: TroubleReport;
 } & (
   | { state: "done" }
   | { state: "failed"; reason: FailReason; error: string }
@@ -45,19 +48,14 @@ export class AttemptJudge {
     if (!isRetriedStatus(statusCode)) {
       return { ...failure, endedAt: now, statusCode, counts: true };
     }
-    const asked =
-      statusCode === 429 || statusCode === 503
-        ? Math.min(
-            retryAfterMs(fetched.headers["retry-after"], now) ??
-              retryDelayMs(task.attempts + 1, this.#limits),
-            this.#limits.maxRetryDelayMs,
-          )
-        : undefined;
     const outcome = this.tryAgain(task, now, failure, undefined, statusCode);
-    if (asked === undefined) return outcome;
-    const backoffUntil = now + asked;
-    if (outcome.state !== "queued") return { ...outcome, backoffUntil };
-    return { ...outcome, backoffUntil, readyAt: Math.max(outcome.readyAt, backoffUntil) };
+    if (statusCode !== 429 && statusCode !== 503) return outcome;
+    const askedMs = retryAfterMs(fetched.headers["retry-after"], now) ?? 0;
+    const waitMs = askedMs > 0 ? askedMs : retryDelayMs(task.attempts + 1, this.#limits);
+    const backoffUntil = now + Math.min(waitMs, this.#limits.maxRetryDelayMs);
+    const trouble = { kind: askedMs > 0 ? "asked" : "overloaded", why: `status ${statusCode}` } as const;
+    if (outcome.state !== "queued") return { ...outcome, backoffUntil, trouble };
+    return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
   }
 
   /** @throws what is not the fetch's fault, as it came */
@@ -70,7 +68,9 @@ export class AttemptJudge {
     }
     const failure = { state: "failed", reason: error.reason, error: error.message } as const;
     if (!error.retryable) return { ...facts, ...failure };
-    return this.tryAgain(task, endedAt, failure, undefined, statusCode);
+    const outcome = this.tryAgain(task, endedAt, failure, undefined, statusCode);
+    const why = statusCode === undefined ? silenceOf(error) : undefined;
+    return why === undefined ? outcome : { ...outcome, trouble: { kind: "silent", why } };
   }
 
   /** Another attempt after a wait, or this end if there were enough. */
@@ -90,4 +90,25 @@ export class AttemptJudge {
     const readyAt = endedAt + retryDelayMs(attempts, this.#limits);
     return { ...facts, state: "queued", reason: otherwise.error, readyAt };
   }
+}
+
+/** Failures that mean that nobody was there, and what they are called. Not a connection that broke off. */
+const SILENCES: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "connection refused",
+  EHOSTUNREACH: "host unreachable",
+  EHOSTDOWN: "host down",
+  ENETUNREACH: "network unreachable",
+  ENOTFOUND: "name not found",
+  EAI_AGAIN: "name not found",
+};
+
+/** How a host was silent in a fetch that brought no status; undefined if it was not. */
+function silenceOf({ reason, cause }: FetchError): string | undefined {
+  if (reason === "timeout") return "no answer in time";
+  return reason === "network" ? SILENCES[codeOf(cause)] : undefined;
+}
+
+function codeOf(cause: unknown): string {
+  if (cause instanceof AggregateError) return codeOf(cause.errors[0]);
+  return cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : "";
 }

@@ -15,6 +15,8 @@ const ENCODED_START_BYTES = [4_096, 140_000] as const;
 const DECODED_START_BYTES = 8 * 1_048_576;
 
 export interface FetchedBody {
+  /** Bytes that have come off the wire so far. */
+  readonly receivedBytes: number;
   /**
    * All of the body, decoded. The limit counts on the wire and after decoding.
    * @throws FetchError `too-large`, `decode`, `network` or `timeout`
@@ -70,6 +72,10 @@ export class ResponseBody implements FetchedBody {
     this.#controller = options.controller;
     this.#declaredBytes = options.declaredBytes;
     this.#decoder = options.decoder;
+  }
+
+  get receivedBytes(): number {
+    return this.#receivedBytes;
   }
 
   /** A piece came in. */

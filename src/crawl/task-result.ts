@@ -1,8 +1,11 @@
 import { LRUCache } from "lru-cache";
+import type { FetchedBody } from "./fetcher.js";
 import type { Ending, NewUrl } from "./frontier.js";
+import type { HostNote } from "./host-state.js";
+import { debtOf } from "./lane.js";
 import type { Outcome } from "./outcome.js";
 import type { FileRecord, ItemRecord, PageRecord } from "./records.js";
-import type { HostState, Task, TaskEnd } from "./task.js";
+import type { Task, TaskEnd } from "./task.js";
 
 /** Everything that one task brought, to be stored together. */
 export type TaskResult = {
@@ -13,7 +16,7 @@ export type TaskResult = {
   readonly files: readonly FileRecord[];
   readonly links: readonly NewUrl[];
   /** What is to be remembered of the host. */
-  readonly hostState?: HostState;
+  readonly hostState?: HostNote;
 };
 
 /** What a task gathers on its way. */
@@ -23,6 +26,9 @@ export type Findings = {
   files: FileRecord[];
   links: Map<string, NewUrl>;
   crawlDelayMs?: number;
+  /** When its last fetch began, in milliseconds since the epoch, and the body that this brought. */
+  fetchBeganAt?: number;
+  body?: Pick<FetchedBody, "receivedBytes">;
 };
 
 export function nothingFound(): Findings {
@@ -35,8 +41,8 @@ export class TaskResults {
   readonly #notedDelays = new LRUCache<string, number>({ max: 50_000 });
 
   of(task: Task, findings: Findings, outcome: Outcome): TaskResult {
-    const { pages, items, files, links, crawlDelayMs } = findings;
-    const end = endOf(task, outcome, crawlDelayMs);
+    const { pages, items, files, links } = findings;
+    const end = endOf(task, outcome, findings);
     const hostState = this.#hostStateOf(task, end);
     return {
       ending: endingOf(task, outcome, items.length, files.length),
@@ -50,15 +56,22 @@ export class TaskResults {
   }
 
   /** What is new about the host and must outlive the dispatcher that hears of it. */
-  #hostStateOf(task: Task, end: TaskEnd): HostState | undefined {
-    const { backoffUntil, crawlDelayMs, endedAt } = end;
+  #hostStateOf(task: Task, end: TaskEnd): HostNote | undefined {
+    const { backoffUntil, crawlDelayMs, endedAt, fetchMs, bytes } = end;
+    const { maxBytesPerSecond } = task;
     const isNewDelay = crawlDelayMs !== undefined && this.#notedDelays.get(task.host) !== crawlDelayMs;
     const hasDelay = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
-    if (!isNewDelay && !hasDelay && backoffUntil === undefined) return undefined;
+    const debt =
+      maxBytesPerSecond === undefined || bytes === undefined || fetchMs === undefined
+        ? undefined
+        : debtOf(bytes, maxBytesPerSecond, endedAt - fetchMs);
+    if (!isNewDelay && !hasDelay && debt === undefined && backoffUntil === undefined) return undefined;
     if (isNewDelay) this.#notedDelays.set(task.host, crawlDelayMs);
     return {
       host: task.host,
       ...(hasDelay && { lastEndedAt: endedAt }),
+      ...(hasDelay && fetchMs !== undefined && { lastFetchMs: fetchMs }),
+      ...(debt !== undefined && { debt }),
       ...(backoffUntil !== undefined && { backoffUntil }),
       ...(isNewDelay && { crawlDelayMs }),
     };
@@ -92,13 +105,21 @@ function endingOf(task: Task, outcome: Outcome, items: number, files: number): E
   };
 }
 
-function endOf(task: Task, outcome: Outcome, crawlDelayMs: number | undefined): TaskEnd {
-  const { endedAt, backoffUntil } = outcome;
+function endOf(task: Task, outcome: Outcome, findings: Findings): TaskEnd {
+  const { endedAt, backoffUntil, trouble, statusCode } = outcome;
+  const { crawlDelayMs, fetchBeganAt, body } = findings;
   return {
     ...identityOf(task),
     host: task.host,
     endedAt,
     ...(outcome.untouched === true && { untouched: true }),
+    ...(statusCode !== undefined && { answered: true }),
+    ...(trouble !== undefined && { trouble }),
+    ...(task.isMeasured === true &&
+      fetchBeganAt !== undefined && {
+        fetchMs: Math.max(0, endedAt - fetchBeganAt),
+        bytes: body?.receivedBytes ?? 0,
+      }),
     ...(outcome.state === "queued" && {
       queuedAgain: { readyAt: outcome.readyAt, host: outcome.host ?? task.host },
     }),

@@ -1,4 +1,5 @@
 import type { Ending, RedirectTarget, UrlKind, UrlRequest } from "./frontier.js";
+import type { TroubleReport } from "./host-health.js";
 import type { Suspect } from "./suspicion.js";
 
 /** One fetch handed to a worker: a dispatch that can be checked at every step. Instants in ms since the epoch. */
@@ -24,6 +25,14 @@ export type Task = {
   readonly notAfter: number;
   /** The delay in force on the host's lane, in milliseconds; the end of the fetch is recorded when it is not 0. */
   readonly delayMs: number;
+  /** How long the fetch takes, and how many bytes it brings, is to be told. */
+  readonly isMeasured?: boolean;
+  /** The bandwidth that may be taken of its host, in bytes a second, if there is a limit. */
+  readonly maxBytesPerSecond?: number;
+  /** Others wait for what the host's robots.txt says. */
+  readonly awaitsRobots?: boolean;
+  /** Set: it is to be ended as failed, for this reason, without a fetch: its host does not answer. */
+  readonly givenUp?: string;
   /** Set: it is to be begun with a note, and not beside other suspects. */
   readonly suspect?: Suspect;
 };
@@ -40,26 +49,19 @@ export type TaskEnd = {
   readonly queuedAgain?: { readonly readyAt: number; readonly host: string };
   /** Nothing was asked of the host: the lane's delay need not run. */
   readonly untouched?: boolean;
+  /** How long its last fetch took, in milliseconds, if that was to be told. */
+  readonly fetchMs?: number;
+  /** Body bytes that it brought, if that was to be told. */
+  readonly bytes?: number;
+  /** The host answered, whatever it said. */
+  readonly answered?: boolean;
+  /** What is wrong with the host, as far as this fetch tells. */
+  readonly trouble?: TroubleReport;
   /** The host asked to be left alone until this instant. */
   readonly backoffUntil?: number;
   /** What its robots.txt asks between two fetches, in milliseconds; 0 when it asks nothing. */
   readonly crawlDelayMs?: number;
 };
-
-/** What is remembered of a host's lane, so that politeness survives the master that held it. */
-export type HostState = {
-  readonly host: string;
-  readonly lastEndedAt?: number;
-  readonly backoffUntil?: number;
-  /** Known once its robots.txt was read. */
-  readonly crawlDelayMs?: number;
-};
-
-export interface HostStates {
-  load(hosts: readonly string[]): Promise<readonly HostState[]>;
-  /** Instants only grow: a late report takes nothing back. */
-  note(states: readonly HostState[]): Promise<void>;
-}
 
 /** Marks a message as a dispatched task; a task from outside never has it. */
 export const TASK_CONTENT_TYPE = "application/vnd.warren.task+json";

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type CrawlChanges, crawlChanges } from "../crawl/crawl-changes.js";
 import {
   type AddUrlsRequest,
   addUrlsRequest,
@@ -11,6 +12,11 @@ import { invalidBySchema } from "./errors.js";
 /** @throws RequestError `invalid`, naming each member that is wrong or unknown */
 export function parseCrawlRequest(input: unknown): CrawlRequest {
   return parse(crawlRequest, input);
+}
+
+/** @throws RequestError `invalid`, naming each member that is wrong or unknown */
+export function parseCrawlChanges(input: unknown): CrawlChanges {
+  return parse(crawlChanges, input);
 }
 
 /** @throws RequestError `invalid`, naming each member that is wrong or unknown */

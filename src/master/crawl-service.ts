@@ -13,7 +13,12 @@ import type { FieldError } from "../lib/field-errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";
 import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
-import { parseAddUrlsRequest, parseCrawlRequest, type ResourceRequest } from "./crawl-request.js";
+import {
+  parseAddUrlsRequest,
+  parseCrawlChanges,
+  parseCrawlRequest,
+  type ResourceRequest,
+} from "./crawl-request.js";
 import { invalid, notFound, RequestError } from "./errors.js";
 import type { SpiderCatalog } from "./spider-catalog.js";
 
@@ -108,6 +113,17 @@ export class CrawlService {
   }): Promise<CrawlPage> {
     const { items, next } = await this.#parts.store.crawls.list(options);
     return { items: items.map(viewOf), next };
+  }
+
+  /**
+   * Changes it while it runs, or whatever it does. Masters and workers go by it from the next URL on.
+   * @throws RequestError `invalid`, naming members; NotFoundError
+   */
+  async update(id: string, input: unknown): Promise<CrawlView> {
+    const changes = parseCrawlChanges(input);
+    const crawl = await this.#parts.store.crawls.update(id, changes);
+    this.#publish("crawl.changed", id, { members: Object.keys(changes) });
+    return viewOf(crawl);
   }
 
   /** @throws NotFoundError, ConflictError */

@@ -375,8 +375,14 @@ export class DispatchService implements Service {
     const crawls = await store.crawls.running();
     // After the crawls: whoever named a spider found it there.
     await this.#readSpiders();
+    const before = this.#running;
     this.#running = new Map(crawls.map((crawl) => [crawl.id, crawl]));
-    for (const id of this.#budgetSpent) if (!this.#running.has(id)) this.#budgetSpent.delete(id);
+    for (const id of this.#budgetSpent) {
+      const { maxPages } = before.get(id)?.limits ?? {};
+      if (this.#running.get(id)?.limits.maxPages !== maxPages || !this.#running.has(id)) {
+        this.#budgetSpent.delete(id);
+      }
+    }
     this.#dispatcher.setCrawls(crawls);
     const { frontierUrls } = this.#deps.metrics;
     frontierUrls.set({ state: "queued" }, sum(crawls.map(({ counts }) => counts.queued)));

@@ -4,10 +4,11 @@ import { AddressRefusedError, FetchError } from "../crawl/errors.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { Objection } from "../crawl/foreign-result.js";
 import type { FailReason } from "../crawl/frontier.js";
+import type { HostState, HostStates } from "../crawl/host-state.js";
 import { NetworkGuard } from "../crawl/network-guard.js";
 import type { RobotsStore } from "../crawl/records.js";
 import { Robots } from "../crawl/robots.js";
-import type { HostState, HostStates, Task } from "../crawl/task.js";
+import type { Task } from "../crawl/task.js";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 
@@ -57,6 +58,7 @@ export class ForeignGate {
 
   async ask(task: Task, crawl: Crawl): Promise<GateAnswer> {
     const url = task.target?.url ?? task.url;
+    if (task.givenUp !== undefined) return { objection: { reason: "network", error: task.givenUp } };
     try {
       await this.#checkAddress(new URL(url).hostname);
       if (!crawl.politeness.obeyRobots) return {};

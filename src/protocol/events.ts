@@ -67,6 +67,10 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
     data: z.looseObject({ spider: z.string(), name: z.string().nullable() }),
   },
   "crawl.paused": { summary: "A crawl was paused.", data: none },
+  "crawl.changed": {
+    summary: "A crawl was changed while it was there: its name, priority, politeness or limits.",
+    data: z.looseObject({ members: z.array(z.string()) }),
+  },
   "crawl.resumed": { summary: "A crawl goes on.", data: none },
   "crawl.closed": { summary: "A crawl was closed.", data: none },
   "crawl.finished": {

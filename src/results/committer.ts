@@ -1,6 +1,6 @@
 import type { AddResult, Frontier, NewUrl } from "../crawl/frontier.js";
+import { type HostStates, mergeHostNotes } from "../crawl/host-state.js";
 import type { ResultSink } from "../crawl/records.js";
-import type { HostState, HostStates } from "../crawl/task.js";
 import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
@@ -164,10 +164,10 @@ export class Committer<Context> {
       pages.length + items.length + files.length > 0 ? results.store({ pages, items, files }) : undefined,
     ]);
     progress.links = links;
-    const hostStates = mergeHostStates(members);
+    const hostNotes = mergeHostNotes(members.flatMap(({ result }) => result.hostState ?? []));
     const [applied] = await Promise.all([
       frontier.commit(members.map(({ result }) => result.ending)),
-      hostStates.length > 0 ? hosts.note(hostStates) : undefined,
+      hostNotes.length > 0 ? hosts.note(hostNotes) : undefined,
     ]);
     return { applied, links };
   }
@@ -189,27 +189,4 @@ function isBetter(link: NewUrl, known: NewUrl): boolean {
   if ((link.skip === undefined) !== (known.skip === undefined)) return link.skip === undefined;
   if (link.kind !== known.kind) return link.kind === "page";
   return link.depth < known.depth;
-}
-
-function mergeHostStates(members: readonly Commitment<unknown>[]): readonly HostState[] {
-  const merged = new Map<string, HostState>();
-  for (const { result } of members) {
-    const { hostState } = result;
-    if (hostState === undefined) continue;
-    const known = merged.get(hostState.host);
-    const lastEndedAt = later(known?.lastEndedAt, hostState.lastEndedAt);
-    const backoffUntil = later(known?.backoffUntil, hostState.backoffUntil);
-    merged.set(hostState.host, {
-      ...known,
-      ...hostState,
-      ...(lastEndedAt !== undefined && { lastEndedAt }),
-      ...(backoffUntil !== undefined && { backoffUntil }),
-    });
-  }
-  return [...merged.values()];
-}
-
-function later(one: number | undefined, other: number | undefined): number | undefined {
-  if (one === undefined || other === undefined) return one ?? other;
-  return Math.max(one, other);
 }

@@ -11,6 +11,7 @@ import {
   INBOX,
   NO_COUNTS,
 } from "../crawl/crawl.js";
+import type { CrawlChanges } from "../crawl/crawl-changes.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
@@ -276,6 +277,38 @@ export class Crawls {
     );
     if (opened !== null) return toRecord(opened);
     return this.#change(id, "resume", ["paused"], "running", { $set: { status: "running" } });
+  }
+
+  /** Changes it, whatever state it is in. @throws NotFoundError */
+  async update(
+    id: string,
+    { name, priority, politeness = {}, limits = {} }: CrawlChanges,
+  ): Promise<CrawlRecord> {
+    const members: [string, unknown][] = [
+      ["name", name],
+      ["priority", priority],
+      ...Object.entries(politeness).map(([member, value]): [string, unknown] => [
+        `politeness.${member}`,
+        value,
+      ]),
+      ...Object.entries(limits).map(([limit, value]): [string, unknown] => [`limits.${limit}`, value]),
+    ];
+    const $set = Object.fromEntries(members.filter(([, value]) => value !== undefined && value !== null));
+    const $unset = Object.fromEntries(
+      members.filter(([, value]) => value === null).map(([member]) => [member, true] as const),
+    );
+    const update = {
+      ...(Object.keys($set).length > 0 && { $set }),
+      ...(Object.keys($unset).length > 0 && { $unset }),
+    };
+    const changed =
+      Object.keys(update).length === 0
+        ? await this.#deps.crawls.findOne({ _id: id })
+        : await this.#deps.retrier.run("change a crawl", () =>
+            this.#deps.crawls.findOneAndUpdate({ _id: id }, update, { returnDocument: "after" }),
+          );
+    if (changed === null) throw new NotFoundError("crawl", id);
+    return toRecord(changed);
   }
 
   /** Tasks of it that are under way become stale. @throws NotFoundError, ConflictError */

@@ -1,5 +1,5 @@
 import type { AnyBulkWriteOperation, Collection } from "mongodb";
-import type { HostState, HostStates } from "../crawl/task.js";
+import { type HostNote, type HostState, type HostStates, mergeHostNotes } from "../crawl/host-state.js";
 import type { Retrier } from "./retrier.js";
 
 /** What is remembered of a host's lane; `_id` is the host. */
@@ -21,48 +21,44 @@ export class MongoHostStates implements HostStates {
     return documents.map(({ _id, ...state }) => ({ host: _id, ...state }));
   }
 
-  async note(states: readonly HostState[]): Promise<void> {
-    const byHost = new Map<string, HostState>();
-    for (const state of states) byHost.set(state.host, merged(byHost.get(state.host), state));
-    if (byHost.size === 0) return;
-    const updates = [...byHost.values()].map(toUpdate);
+  async note(notes: readonly HostNote[]): Promise<void> {
+    const updates = mergeHostNotes(notes).map(toUpdate);
+    if (updates.length === 0) return;
     await this.#retrier.run("note the states of hosts", () =>
       this.#hosts.bulkWrite(updates, { ordered: false }),
     );
   }
 }
 
-function merged(known: HostState | undefined, state: HostState): HostState {
-  const lastEndedAt = later(known?.lastEndedAt, state.lastEndedAt);
-  const backoffUntil = later(known?.backoffUntil, state.backoffUntil);
-  return {
-    ...known,
-    ...state,
-    ...(lastEndedAt !== undefined && { lastEndedAt }),
-    ...(backoffUntil !== undefined && { backoffUntil }),
+function toUpdate(note: HostNote): AnyBulkWriteOperation<HostDocument> {
+  const { host, lastEndedAt, backoffUntil, crawlDelayMs, lastFetchMs, trouble, debt } = note;
+  const filter = { _id: host };
+  const set = {
+    ...(crawlDelayMs !== undefined && { crawlDelayMs }),
+    ...(lastFetchMs !== undefined && { lastFetchMs }),
+    ...(trouble !== undefined && { trouble }),
   };
-}
-
-function later(one: number | undefined, other: number | undefined): number | undefined {
-  if (one === undefined || other === undefined) return one ?? other;
-  return Math.max(one, other);
-}
-
-function toUpdate({
-  host,
-  lastEndedAt,
-  backoffUntil,
-  crawlDelayMs,
-}: HostState): AnyBulkWriteOperation<HostDocument> {
-  const $max = {
+  const latest = {
     ...(lastEndedAt !== undefined && { lastEndedAt }),
-    ...(backoffUntil !== undefined && { backoffUntil }),
+    ...(backoffUntil !== undefined && Number.isFinite(backoffUntil) && { backoffUntil }),
   };
+  if (debt !== undefined) {
+    // Made twice, after a lost connection, it is paid for twice: slower than need be, never faster.
+    const later = Object.entries(latest).map(([name, at]) => [name, { $max: [`$${name}`, at] }]);
+    const paidUntil = { $add: [{ $max: ["$paidUntil", debt.from] }, debt.ms] };
+    const update = [{ $set: { ...literally(set), ...Object.fromEntries(later), paidUntil } }];
+    return { updateOne: { filter, update, upsert: true } };
+  }
   const update = {
-    ...(Object.keys($max).length > 0 && { $max }),
-    ...(crawlDelayMs !== undefined && { $set: { crawlDelayMs } }),
+    ...(Object.keys(latest).length > 0 && { $max: latest }),
+    ...(Object.keys(set).length > 0 && { $set: set }),
   };
   // A state that says nothing still makes the host known.
   const said = Object.keys(update).length > 0 ? update : { $setOnInsert: { _id: host } };
-  return { updateOne: { filter: { _id: host }, update: said, upsert: true } };
+  return { updateOne: { filter, update: said, upsert: true } };
+}
+
+/** In a pipeline text that begins with a dollar sign would name a member. */
+function literally(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, { $literal: value }]));
 }

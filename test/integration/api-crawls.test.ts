@@ -13,6 +13,55 @@ afterAll(async () => {
 
 const SEEDS = ["http://site.test/"];
 
+describe("PATCH /crawls/:id", () => {
+  it("changes what is named, takes away what is null, and leaves the rest", async () => {
+    const { body: crawl } = await master.post("/api/v1/crawls", {
+      seeds: SEEDS,
+      name: "first",
+      limits: { maxDepth: 3, maxPages: 10 },
+      politeness: { delayMs: 250, delayFactor: 2 },
+    });
+
+    const changed = await master.patch(`/api/v1/crawls/${crawl.id}`, {
+      name: null,
+      priority: 9,
+      politeness: { delayFactor: null, maxBytesPerSecond: 5_000 },
+      limits: { maxDepth: null, maxBytes: 1_000_000 },
+    });
+
+    expect(changed.status).toBe(200);
+    expect(changed.body).toMatchObject({ name: null, priority: 9, status: "running", generation: 1 });
+    expect(changed.body.politeness).toEqual({
+      delayMs: 250,
+      maxConcurrencyPerHost: 4,
+      obeyRobots: true,
+      maxBytesPerSecond: 5_000,
+    });
+    expect(changed.body.limits).toEqual({ maxPages: 10, maxBytes: 1_000_000 });
+    expect((await master.get(`/api/v1/crawls/${crawl.id}`)).body).toMatchObject(changed.body);
+    expect((await master.patch(`/api/v1/crawls/${crawl.id}`, {})).body).toMatchObject(changed.body);
+  });
+
+  it.each([
+    ["an unknown member", { spider: "pdf" }, "spider"],
+    ["an unknown option", { politeness: { delay: 1 } }, "politeness.delay"],
+    ["a delay that cannot be taken away", { politeness: { delayMs: null } }, "politeness.delayMs"],
+    ["a negative factor", { politeness: { delayFactor: -1 } }, "politeness.delayFactor"],
+    ["no bytes at all", { politeness: { maxBytesPerSecond: 0 } }, "politeness.maxBytesPerSecond"],
+    ["half a page", { limits: { maxPages: 0.5 } }, "limits.maxPages"],
+    ["a priority of ten", { priority: 10 }, "priority"],
+  ])("refuses %s, naming the member", async (_what, body, field) => {
+    const { body: crawl } = await master.post("/api/v1/crawls", { seeds: SEEDS });
+    const answer = await master.patch(`/api/v1/crawls/${crawl.id}`, body);
+    expect(answer.status).toBe(400);
+    expect(answer.body.errors.map((error: { field: string }) => error.field)).toContain(field);
+  });
+
+  it("knows no crawl of another name", async () => {
+    expect((await master.patch("/api/v1/crawls/nonesuch", { priority: 1 })).status).toBe(404);
+  });
+});
+
 describe("POST /crawls", () => {
   it("starts a crawl with defaults filled in and its seeds queued", async () => {
     const { status, headers, body } = await master.post("/api/v1/crawls", {

@@ -179,6 +179,11 @@ export class ApiMaster {
     });
   }
 
+  patch(path: string, body: unknown): Promise<Answer> {
+    const headers = { "content-type": "application/json" };
+    return this.send("PATCH", path, { body: JSON.stringify(body), headers });
+  }
+
   /** Calls any master, as a node or a stranger would. */
   callMaster(type: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
     return this.#stranger.calls.callMaster(type, args);

@@ -213,6 +213,17 @@ describe("results", () => {
         { host: "h.test", lastEndedAt: 200, backoffUntil: 500, crawlDelayMs: 1_000 },
         { host: "new.test", lastEndedAt: 1 },
       ]);
+      const trouble = { why: "$status 503", silences: 0, waits: 2 };
+      await store.hosts.note([
+        { host: "p.test", lastEndedAt: 900, lastFetchMs: 30, trouble, debt: { from: 10_000, ms: 500 } },
+        { host: "p.test", lastEndedAt: 800, debt: { from: 9_000, ms: 250 } },
+      ]);
+      await store.hosts.note([{ host: "p.test", debt: { from: 10_100, ms: 100 }, backoffUntil: 5 }]);
+      expect(await store.hosts.load(["p.test"])).toEqual([
+        { host: "p.test", lastEndedAt: 900, lastFetchMs: 30, trouble, paidUntil: 10_850, backoffUntil: 5 },
+      ]);
+      await store.hosts.note([{ host: "p.test", trouble: null, backoffUntil: Number.NEGATIVE_INFINITY }]);
+      expect(await store.hosts.load(["p.test"])).toMatchObject([{ trouble: null, backoffUntil: 5 }]);
       await store.hosts.note([{ host: "h.test", crawlDelayMs: 0 }]);
       expect(await store.hosts.load(["h.test"])).toMatchObject([{ crawlDelayMs: 0, lastEndedAt: 200 }]);
       await store.hosts.note([]);

@@ -21,6 +21,8 @@ export function crawlRoutes(api: FastifyInstance, { crawls }: Pick<ApiParts, "cr
 
   api.get("/crawls/:id", (request) => crawls.get(idOf(request.params, crawlId)));
 
+  api.patch("/crawls/:id", (request) => crawls.update(idOf(request.params, crawlId), request.body));
+
   for (const change of ["pause", "resume", "close"] as const) {
     api.post(`/crawls/:id/${change}`, (request) => {
       parse(nothing, request.body);
