@@ -1,9 +1,11 @@
 #!/usr/bin/env node
+import { fetcherOptionsOf } from "./crawl/fetch-settings.js";
 import {
   AMQP_SETTINGS,
   amqpSecurityOf,
   type Config,
   DAY_MS,
+  FETCH_SETTINGS,
   readConfig,
   type SettingName,
 } from "./lib/config.js";
@@ -33,9 +35,7 @@ const PROGRAM = {
     "deadLetterRecords",
     "deadLetterDays",
     "externalTasks",
-    "userAgent",
-    "fetchTimeoutMs",
-    "allowedNetworks",
+    ...FETCH_SETTINGS,
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
@@ -69,11 +69,7 @@ await main(async () => {
       },
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
       externalTasks: config.externalTasks,
-      fetcher: {
-        userAgent: config.userAgent,
-        timeoutMs: config.fetchTimeoutMs,
-        allowedNetworks: config.allowedNetworks,
-      },
+      fetcher: fetcherOptionsOf(config),
     },
     { logger, metrics },
   );

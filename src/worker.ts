@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import path from "node:path";
+import { fetcherOptionsOf } from "./crawl/fetch-settings.js";
 import { Fetcher } from "./crawl/fetcher.js";
 import { systemClock } from "./lib/clock.js";
 import {
@@ -7,6 +8,7 @@ import {
   amqpSecurityOf,
   type Config,
   DAY_MS,
+  FETCH_SETTINGS,
   readConfig,
   type SettingName,
 } from "./lib/config.js";
@@ -25,10 +27,8 @@ import { crawlOf } from "./worker/standalone-crawl.js";
 
 const SHARED = [
   "concurrency",
-  "allowedNetworks",
-  "userAgent",
+  ...FETCH_SETTINGS,
   "dataDir",
-  "fetchTimeoutMs",
   "maxPageBytes",
   "maxFileBytes",
   "maxAttempts",
@@ -100,7 +100,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       namespace: config.namespace,
       concurrency: config.concurrency,
       userAgent: config.userAgent,
-      fetcher: fetcherOptions(config),
+      fetcher: fetcherOptionsOf(config),
       limits: limitsOf(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
@@ -138,7 +138,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
       filesFolder: config.files ?? path.join(config.dataDir, "files"),
     },
     {
-      fetcher: new Fetcher(fetcherOptions(config)),
+      fetcher: new Fetcher(fetcherOptionsOf(config)),
       spiders,
       items: await ItemWriter.to(config.output),
       clock: systemClock,
@@ -149,14 +149,6 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled([standalone], { logger, shutdownTimeoutMs: config.shutdownTimeoutMs }, finished);
-}
-
-function fetcherOptions(config: WorkerConfig) {
-  return {
-    userAgent: config.userAgent,
-    timeoutMs: config.fetchTimeoutMs,
-    allowedNetworks: config.allowedNetworks,
-  };
 }
 
 function limitsOf(config: WorkerConfig) {

@@ -59,10 +59,17 @@ type Zstd = {
   zstdDecompress(body: Buffer, options: ZstdOptions, done: zlib.CompressCallback): void;
   createZstdDecompress(options: ZstdOptions): Transform;
 };
-type ZstdOptions = { readonly finishFlush: number; readonly maxOutputLength?: number };
+type ZstdOptions = {
+  readonly finishFlush: number;
+  readonly params: Readonly<Record<number, number>>;
+  readonly maxOutputLength?: number;
+};
 
-/** `ZSTD_e_flush`: what is cut short is decoded as far as it goes, as with the others. */
-const LENIENT_ZSTD: ZstdOptions = { finishFlush: 1 };
+/**
+ * `ZSTD_e_flush`: what is cut short is decoded as far as it goes, as with the others. `ZSTD_d_windowLogMax`: a
+ * window takes its size in memory, and RFC 9659 lets a server choose 8 MiB at most.
+ */
+const LENIENT_ZSTD: ZstdOptions = { finishFlush: 1, params: { 100: 23 } };
 
 function zstdCoding(): Coding | undefined {
   if (!("createZstdDecompress" in zlib)) return undefined;

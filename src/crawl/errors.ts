@@ -9,9 +9,16 @@ export type FetchFailure =
   | Extract<FailReason, "network" | "timeout" | "too-large" | "decode">
   | Extract<SkipReason, "address">;
 
+/**
+ * How far a fetch had come when it failed: `dns` resolving the name, `connect` TCP, TLS and a proxy's tunnel,
+ * `headers` from the request to the end of the response's headers, `body` in it, `all` the time for all of it.
+ */
+export type FetchPhase = "dns" | "connect" | "headers" | "body" | "all";
+
 export type FetchErrorOptions = ErrorOptions & {
   /** Whether another attempt might end otherwise. @default true for `network` and `timeout` */
   readonly retryable?: boolean;
+  readonly phase?: FetchPhase;
 };
 
 /**
@@ -23,12 +30,15 @@ export class FetchError extends CrawlError {
   readonly code = "FETCH";
   readonly reason: FetchFailure;
   readonly retryable: boolean;
+  /** Absent when it is none of them, or cannot be told. */
+  readonly phase?: FetchPhase;
 
   constructor(reason: FetchFailure, message: string, options: FetchErrorOptions = {}) {
-    const { retryable = reason === "network" || reason === "timeout", ...rest } = options;
+    const { retryable = reason === "network" || reason === "timeout", phase, ...rest } = options;
     super(message, rest);
     this.reason = reason;
     this.retryable = retryable;
+    if (phase !== undefined) this.phase = phase;
   }
 }
 
@@ -43,6 +53,43 @@ export class AddressRefusedError extends CrawlError {
   constructor(host: string, addresses: readonly string[]) {
     const which = addresses.length === 1 && addresses[0] === host ? "" : ` (${addresses.join(", ")})`;
     super(`${host}${which} is not a public address, and no allowed network holds it`);
+  }
+}
+
+/**
+ * The resolver gave no answer for a name in time. Reported as the cause of a `FetchError` with reason
+ * `timeout`. Not for a name that does not exist: that was answered, and is `network`.
+ */
+export class DnsTimeoutError extends CrawlError {
+  readonly code = "DNS_TIMEOUT";
+
+  constructor(hostname: string, timeoutMs: number) {
+    super(`the name ${hostname} was not resolved within ${timeoutMs} ms`);
+  }
+}
+
+/**
+ * No connection came free for a request in time: as many are open as may be. Reported as the cause of a
+ * `FetchError` with reason `timeout`.
+ */
+export class ConnectionsBusyError extends CrawlError {
+  readonly code = "CONNECTIONS_BUSY";
+
+  constructor(maxConnections: number, waitedMs: number) {
+    super(`all ${maxConnections} connections were in use for ${waitedMs} ms`);
+  }
+}
+
+/**
+ * A proxy cannot be reached, or does not do as it is asked. Reported as the cause of a `FetchError` with reason
+ * `network` when no other proxy did either. Not for a host that the proxy could not reach: that is the host's
+ * fault. The proxy is named without its user and password.
+ */
+export class ProxyError extends CrawlError {
+  readonly code = "PROXY";
+
+  constructor(proxy: string, what: string, options?: ErrorOptions) {
+    super(`proxy ${proxy}: ${what}`, options);
   }
 }
 

@@ -1,11 +1,18 @@
-import { isAscii, isUtf8 } from "node:buffer";
-import { buildConnector, type Dispatcher, Pool } from "undici";
-import { messageOf } from "../lib/errors.js";
-import { ACCEPTED_ENCODINGS, ContentDecoder } from "./content-coding.js";
-import { AddressRefusedError, FetchError } from "./errors.js";
+import type { LookupFunction } from "node:net";
+import type { Dispatcher } from "undici";
+import { type Clock, systemClock } from "../lib/clock.js";
+import { Connector } from "./connector.js";
+import { ACCEPTED_ENCODINGS } from "./content-coding.js";
+import { DNS_DEFAULTS, DnsCache } from "./dns-cache.js";
+import { FetchError, ProxyError } from "./errors.js";
+import { Exchange, type Fetched } from "./exchange.js";
+import { HostPools, type Route } from "./host-pools.js";
 import { NetworkGuard } from "./network-guard.js";
-import { type FetchedBody, ResponseBody } from "./response-body.js";
+import { type HttpProxy, ProxyRotation } from "./proxies.js";
+import { RateWatch } from "./rate-watch.js";
+import { Tunnels } from "./tunnel.js";
 
+export type { Fetched } from "./exchange.js";
 export type { FetchedBody } from "./response-body.js";
 
 export type FetcherOptions = {
@@ -13,31 +20,60 @@ export type FetcherOptions = {
   readonly userAgent: string;
   /** From the start of a fetch to the end of its body, in milliseconds. @default 30_000 */
   readonly timeoutMs: number;
-  /** For name resolution, TCP and TLS together, in milliseconds. @default 10_000 */
+  /** For the resolution of a name, in milliseconds. @default 5_000 */
+  readonly dnsTimeoutMs: number;
+  /** For TCP and TLS together, in milliseconds. @default 10_000 */
   readonly connectTimeoutMs: number;
   /** From the request to the end of the response's headers, in milliseconds. @default 30_000 */
   readonly headersTimeoutMs: number;
   /** Between two pieces of a body, in milliseconds. @default 30_000 */
   readonly bodyTimeoutMs: number;
+  /** A body that comes more slowly is given up; 0 waits for the time-outs. @default 100 */
+  readonly minBytesPerSecond: number;
+  /** Over how long its bytes are counted, in milliseconds. @default 10_000 */
+  readonly minRateWindowMs: number;
   /** Bytes of a response's headers in all. @default 65_536 */
   readonly maxHeaderBytes: number;
+  /** A response's headers, repeated ones counted each time. @default 256 */
+  readonly maxHeaders: number;
   /** Connections to one origin at once. Lanes set the pace; this is a bound only. @default 64 */
   readonly connectionsPerHost: number;
+  /** Connections at once in all, idle ones included, which are closed to make room. @default 1_024 */
+  readonly maxConnections: number;
   /** Origins whose connections are kept; the one unused for longest goes first. @default 512 */
   readonly maxPools: number;
   /** Networks in CIDR notation that may be fetched although they are not public. @default none */
   readonly allowedNetworks: readonly string[];
+  /** Networks in which proxies may be although they are not public; hosts in them stay refused. @default none */
+  readonly allowedProxies: readonly string[];
+  /** Proxies are handed names as they are, and nobody here judges their addresses. @default false */
+  readonly proxyResolves: boolean;
+  /** How long the addresses of a name are remembered, in milliseconds; 0 does not. @default 60_000 */
+  readonly dnsCacheMs: number;
+  /** Names whose addresses are remembered. @default 10_000 */
+  readonly dnsCacheNames: number;
+  /** Certificates (PEM) of authorities that are trusted besides those of Node. @default none */
+  readonly ca?: string | undefined;
 };
 
-export const FETCHER_DEFAULTS: Omit<FetcherOptions, "userAgent"> = {
+export const FETCHER_DEFAULTS: Omit<FetcherOptions, "userAgent" | "ca"> = {
   timeoutMs: 30_000,
+  dnsTimeoutMs: DNS_DEFAULTS.timeoutMs,
   connectTimeoutMs: 10_000,
   headersTimeoutMs: 30_000,
   bodyTimeoutMs: 30_000,
+  minBytesPerSecond: 100,
+  minRateWindowMs: 10_000,
   maxHeaderBytes: 65_536,
+  maxHeaders: 256,
   connectionsPerHost: 64,
+  maxConnections: 1_024,
   maxPools: 512,
   allowedNetworks: [],
+  allowedProxies: [],
+  proxyResolves: false,
+  dnsCacheMs: DNS_DEFAULTS.ttlMs,
+  dnsCacheNames: DNS_DEFAULTS.maxNames,
 };
 
 export type FetchRequest = {
@@ -55,28 +91,32 @@ export type FetchRequest = {
   readonly signal?: AbortSignal;
   /** The `accept` header. @default HTML first, then anything */
   readonly accept?: string;
+  /** In place of the fetcher's. */
+  readonly timeoutMs?: number;
+  /** Whether HTTP/2 may be spoken, if the server offers it. @default false */
+  readonly http2?: boolean;
+  /** Goes through one of these, in turn for each host; the next one if it fails. */
+  readonly proxies?: readonly HttpProxy[];
 };
 
-export type Fetched = {
-  readonly url: string;
-  readonly statusCode: number;
-  /** Names in lower case; values of a repeated header joined with a comma. */
-  readonly headers: Readonly<Record<string, string>>;
-  /** Type and subtype in lower case, without parameters; absent when there is none of that form. */
-  readonly contentType?: string;
-  /** Must be read, streamed or discarded; else the total time-out ends it. */
-  readonly body: FetchedBody;
+export type FetcherDeps = {
+  /** How names are resolved. @default the system's resolver */
+  readonly resolve?: LookupFunction;
+  /** @default the system's */
+  readonly clock?: Clock;
 };
 
 const DEFAULT_ACCEPT = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
 
 /** Headers that a request must not choose: they say where it goes, or where it ends. */
-const OWN_HEADERS = new Set([
+export const CONNECTION_HEADERS: ReadonlySet<string> = new Set([
   "connection",
   "content-length",
   "expect",
   "host",
+  "http2-settings",
   "keep-alive",
+  "proxy-authorization",
   "proxy-connection",
   "te",
   "trailer",
@@ -84,10 +124,10 @@ const OWN_HEADERS = new Set([
   "upgrade",
 ]);
 
-/** Headers of which only the first counts when a server sends several. */
-const SINGLE_HEADERS = new Set(["content-type", "content-length", "location", "retry-after"]);
+/** So many proxies are tried for one request. */
+const MAX_PROXIES_TRIED = 4;
 
-type Origin = { readonly pool: Pool; readonly origin: string; active: number; lastUse: number };
+const PLAIN_HTTP2: Route = { http2: true };
 
 /**
  * Gets URLs, one request at a time: it follows no redirect and tries nothing twice, so that whoever asked can
@@ -96,19 +136,53 @@ type Origin = { readonly pool: Pool; readonly origin: string; active: number; la
  */
 export class Fetcher {
   readonly #options: FetcherOptions;
-  readonly #guard: NetworkGuard;
-  readonly #connect: buildConnector.connector;
-  readonly #origins = new Map<string, Origin>();
-  readonly #closing = new Set<Promise<void>>();
+  readonly #connector: Connector;
+  readonly #pools: HostPools;
+  readonly #rotation: ProxyRotation;
   readonly #plainHeaders: readonly string[];
-  #uses = 0;
   #isClosed = false;
 
   /** @throws ConfigError when an allowed network is not in CIDR notation */
-  constructor(options: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">, guard?: NetworkGuard) {
+  constructor(
+    options: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">,
+    { resolve, clock = systemClock }: FetcherDeps = {},
+  ) {
     this.#options = { ...FETCHER_DEFAULTS, ...options };
-    this.#guard = guard ?? new NetworkGuard({ allowed: this.#options.allowedNetworks });
-    this.#connect = this.#guardedConnector();
+    const { connectTimeoutMs, maxConnections, ca, allowedNetworks, allowedProxies } = this.#options;
+    const names = {
+      ttlMs: this.#options.dnsCacheMs,
+      maxNames: this.#options.dnsCacheNames,
+      timeoutMs: this.#options.dnsTimeoutMs,
+    };
+    const { lookup } = new DnsCache(names, resolve, clock);
+    const guard = new NetworkGuard({ allowed: allowedNetworks, resolve: lookup });
+    this.#connector = new Connector(
+      {
+        connectTimeoutMs,
+        maxConnections,
+        ...(ca !== undefined && { ca }),
+        onFull: () => this.#pools.closeIdle(),
+      },
+      guard,
+    );
+    this.#rotation = new ProxyRotation(clock);
+    const tunnels = new Tunnels({
+      connector: this.#connector,
+      guard,
+      proxyGuard: new NetworkGuard({
+        allowed: [...allowedNetworks, ...allowedProxies],
+        setting: "WARREN_ALLOWED_PROXIES",
+        resolve: lookup,
+      }),
+      connectTimeoutMs,
+      proxyResolves: this.#options.proxyResolves,
+      rotation: this.#rotation,
+    });
+    const rates = new RateWatch({
+      minBytesPerSecond: this.#options.minBytesPerSecond,
+      windowMs: this.#options.minRateWindowMs,
+    });
+    this.#pools = new HostPools(this.#options, { connector: this.#connector, tunnels, rates });
     this.#plainHeaders = this.#headersOf({ url: "" });
   }
 
@@ -117,24 +191,61 @@ export class Fetcher {
    * @throws FetchError
    */
   fetch(request: FetchRequest): Promise<Fetched> {
+    const { proxies, http2 = false } = request;
+    if (proxies !== undefined && proxies.length > 0) return this.#fetchThrough(proxies, request);
+    const { timeoutMs = this.#options.timeoutMs } = request;
+    return this.#send(request, http2 ? PLAIN_HTTP2 : undefined, timeoutMs);
+  }
+
+  /** How many origins' connections are held. */
+  get pools(): number {
+    return this.#pools.size;
+  }
+
+  /** How many connections are open, or being made. */
+  get connections(): number {
+    return this.#connector.open;
+  }
+
+  /** Ends what runs and closes all connections. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#connector.close();
+    await this.#pools.destroy();
+  }
+
+  /** Through the proxies in their order, until one does not fail by its own fault. */
+  async #fetchThrough(proxies: readonly HttpProxy[], request: FetchRequest): Promise<Fetched> {
+    const { http2 = false, timeoutMs = this.#options.timeoutMs } = request;
+    const endsAt = performance.now() + timeoutMs;
+    const host = URL.canParse(request.url) ? new URL(request.url).host : "";
+    let failure: unknown;
+    for (const proxy of this.#rotation.inOrder(proxies, host).slice(0, MAX_PROXIES_TRIED)) {
+      const restMs = Math.ceil(endsAt - performance.now());
+      if (restMs <= 0) break;
+      try {
+        return await this.#send(request, { http2, proxy }, restMs);
+      } catch (error) {
+        if (!(error instanceof FetchError && error.cause instanceof ProxyError)) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  #send(request: FetchRequest, route: Route | undefined, timeoutMs: number): Promise<Fetched> {
     if (this.#isClosed) {
       return Promise.reject(new FetchError("network", `${request.url}: the fetcher is closed`));
     }
-    const found = this.#findOrigin(request.url);
+    const found = this.#pools.find(request.url, route);
     if (found === undefined) {
-      const error = new FetchError("network", `${request.url}: not an http or https URL`, {
-        retryable: false,
-      });
-      return Promise.reject(error);
+      const told = `${request.url}: not an http or https URL`;
+      return Promise.reject(new FetchError("network", told, { retryable: false }));
     }
-    const { origin, path } = found;
-    const { signal, body } = request;
-    const exchange = new Exchange(request.url, this.#options.timeoutMs, signal, () => {
-      origin.active -= 1;
-    });
-    origin.active += 1;
-    this.#uses += 1;
-    origin.lastUse = this.#uses;
+    const { to, path } = found;
+    const { url, signal, body } = request;
+    to.begins();
+    const exchange = new Exchange({ url, timeoutMs, limits: this.#options, signal }, to);
     const isPlain = request.headers === undefined && request.accept === undefined;
     const options: Dispatcher.DispatchOptions = {
       path,
@@ -142,92 +253,8 @@ export class Fetcher {
       headers: isPlain ? (this.#plainHeaders as string[]) : this.#headersOf(request),
       ...(body !== undefined && { body }),
     };
-    if (!exchange.isOver) origin.pool.dispatch(options, exchange);
+    if (!exchange.isOver) to.pool.dispatch(options, exchange);
     return exchange.response;
-  }
-
-  /** How many origins' connections are held. */
-  get pools(): number {
-    return this.#origins.size;
-  }
-
-  /** Ends what runs and closes all connections. */
-  async close(): Promise<void> {
-    this.#isClosed = true;
-    const pools = [...this.#origins.values()].map(({ pool }) => pool.destroy());
-    this.#origins.clear();
-    await Promise.all([...pools, ...this.#closing]);
-  }
-
-  #findOrigin(url: string): { origin: Origin; path: string } | undefined {
-    // URLs that reach here are canonical almost always: then the pool is found without parsing.
-    const pathStart = url.indexOf("/", 8);
-    if (pathStart > 0) {
-      const known = this.#origins.get(url.slice(0, pathStart));
-      if (known !== undefined) {
-        const fragment = url.indexOf("#", pathStart);
-        return { origin: known, path: fragment < 0 ? url.slice(pathStart) : url.slice(pathStart, fragment) };
-      }
-    }
-    let parsed: URL;
-    try {
-      parsed = new URL(url);
-    } catch {
-      return undefined;
-    }
-    if (parsed.protocol !== "http:" && parsed.protocol !== "https:") return undefined;
-    return { origin: this.#open(parsed.origin), path: parsed.pathname + parsed.search };
-  }
-
-  #open(origin: string): Origin {
-    const known = this.#origins.get(origin);
-    if (known !== undefined) return known;
-    if (this.#origins.size >= this.#options.maxPools) this.#closeLeastUsed();
-    const { connectionsPerHost, headersTimeoutMs, bodyTimeoutMs, maxHeaderBytes } = this.#options;
-    const pool = new Pool(origin, {
-      connections: connectionsPerHost,
-      connect: this.#connect,
-      pipelining: 1,
-      headersTimeout: headersTimeoutMs,
-      bodyTimeout: bodyTimeoutMs,
-      maxHeaderSize: maxHeaderBytes,
-      keepAliveTimeout: 4_000,
-      keepAliveMaxTimeout: 30_000,
-    });
-    const opened = { pool, origin, active: 0, lastUse: 0 };
-    this.#origins.set(origin, opened);
-    return opened;
-  }
-
-  /** Closes the pool that was unused for longest. When all are in use they are as many as tasks run. */
-  #closeLeastUsed(): void {
-    let least: Origin | undefined;
-    for (const origin of this.#origins.values()) {
-      if (origin.active === 0 && (least === undefined || origin.lastUse < least.lastUse)) least = origin;
-    }
-    if (least === undefined) return;
-    this.#origins.delete(least.origin);
-    const closing = least.pool.close().finally(() => this.#closing.delete(closing));
-    this.#closing.add(closing);
-  }
-
-  /** Connects to permitted addresses only, whether the host is a name or an address. */
-  #guardedConnector(): buildConnector.connector {
-    const guard = this.#guard;
-    const connect = buildConnector({
-      timeout: this.#options.connectTimeoutMs,
-      lookup: guard.lookup,
-      // undici's types want the options of a whole connection here.
-    } as buildConnector.BuildOptions);
-    return (options, callback) => {
-      try {
-        guard.check(options.hostname);
-      } catch (error) {
-        callback(error as AddressRefusedError, null);
-        return;
-      }
-      connect(options, callback);
-    };
   }
 
   #headersOf({ headers, accept }: FetchRequest): string[] {
@@ -238,194 +265,8 @@ export class Fetcher {
     ]);
     for (const [name, value] of Object.entries(headers ?? {})) {
       const lower = name.toLowerCase();
-      if (!OWN_HEADERS.has(lower)) all.set(lower, value);
+      if (!CONNECTION_HEADERS.has(lower)) all.set(lower, value);
     }
     return [...all].flat();
   }
-}
-
-/** One request and its response, from the dispatch to the end of the body. */
-class Exchange implements Dispatcher.DispatchHandler {
-  readonly response: Promise<Fetched>;
-  readonly #url: string;
-  readonly #signal: AbortSignal | undefined;
-  readonly #onOver: () => void;
-  readonly #timer: NodeJS.Timeout;
-  readonly #onAbort = () => this.#stop(this.#aborted());
-  #resolve: (fetched: Fetched) => void = () => {};
-  #reject: (error: FetchError) => void = () => {};
-  #controller: Dispatcher.DispatchController | undefined;
-  #body: ResponseBody | undefined;
-  /** Why it was ended from here. */
-  #stopped: FetchError | undefined;
-  #isOver = false;
-
-  constructor(url: string, timeoutMs: number, signal: AbortSignal | undefined, onOver: () => void) {
-    this.#url = url;
-    this.#signal = signal;
-    this.#onOver = onOver;
-    this.response = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    this.#timer = setTimeout(() => {
-      this.#stop(new FetchError("timeout", `${url}: not finished within ${timeoutMs} ms`));
-    }, timeoutMs);
-    if (signal?.aborted === true) this.#stop(this.#aborted());
-    else signal?.addEventListener("abort", this.#onAbort, { once: true });
-  }
-
-  get isOver(): boolean {
-    return this.#isOver;
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#stopped !== undefined) controller.abort(this.#stopped);
-  }
-
-  onResponseStart(
-    controller: Dispatcher.DispatchController,
-    statusCode: number,
-    rawHeaders: Record<string, string | string[] | undefined>,
-  ): void {
-    // Interim responses (RFC 9110, 15.2) announce the real one.
-    if (this.#isOver || (statusCode >= 100 && statusCode < 200)) return;
-    const headers = toHeaders(rawHeaders);
-    let decoder: ContentDecoder | undefined;
-    try {
-      decoder = ContentDecoder.for(headers["content-encoding"], this.#url);
-    } catch (error) {
-      this.#stop(error as FetchError);
-      return;
-    }
-    const declaredBytes = declaredLength(headers);
-    this.#body = new ResponseBody({
-      url: this.#url,
-      controller,
-      ...(decoder !== undefined && { decoder }),
-      ...(declaredBytes !== undefined && { declaredBytes }),
-    });
-    const contentType = essenceOf(headers["content-type"]);
-    this.#resolve({
-      url: this.#url,
-      statusCode,
-      headers,
-      ...(contentType !== undefined && { contentType }),
-      body: this.#body,
-    });
-  }
-
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#body?.push(chunk);
-  }
-
-  onResponseEnd(): void {
-    this.#finish();
-    this.#body?.end();
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#fail(this.#stopped ?? failureOf(error, this.#url));
-  }
-
-  #aborted(): FetchError {
-    return new FetchError("network", `${this.#url}: stopped`, { cause: this.#signal?.reason });
-  }
-
-  /** Ends it from here, whether or not a connection was found for it. */
-  #stop(failure: FetchError): void {
-    if (this.#isOver) return;
-    this.#stopped = failure;
-    this.#fail(failure);
-    this.#controller?.abort(failure);
-  }
-
-  #fail(failure: FetchError): void {
-    if (this.#isOver) return;
-    this.#finish();
-    if (this.#body === undefined) this.#reject(failure);
-    else this.#body.fail(failure);
-  }
-
-  #finish(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    this.#signal?.removeEventListener("abort", this.#onAbort);
-    this.#onOver();
-  }
-}
-
-function toHeaders(raw: Record<string, string | string[] | undefined>): Record<string, string> {
-  const headers: Record<string, string> = {};
-  for (const name of Object.keys(raw)) {
-    const value = raw[name];
-    if (typeof value === "string") headers[name] = value;
-    else if (value !== undefined) {
-      headers[name] = SINGLE_HEADERS.has(name) ? (value[0] ?? "") : value.join(", ");
-    }
-  }
-  if (headers.location !== undefined) headers.location = asUtf8(headers.location);
-  return headers;
-}
-
-/** Header bytes come as ISO 8859-1; in a URL they are UTF-8 if they can be, as browsers read them. */
-function asUtf8(value: string): string {
-  const bytes = Buffer.from(value, "latin1");
-  return !isAscii(bytes) && isUtf8(bytes) ? bytes.toString("utf8") : value;
-}
-
-function declaredLength(headers: Record<string, string>): number | undefined {
-  const text = headers["content-length"];
-  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
-}
-
-function essenceOf(contentType: string | undefined): string | undefined {
-  if (contentType === undefined) return undefined;
-  const essence = contentType.split(/[;,]/, 1)[0]?.trim().toLowerCase() ?? "";
-  return /^[^\s/]+\/[^\s/]+$/.test(essence) ? essence : undefined;
-}
-
-const TIMEOUT_CODES = new Set([
-  "UND_ERR_CONNECT_TIMEOUT",
-  "UND_ERR_HEADERS_TIMEOUT",
-  "UND_ERR_BODY_TIMEOUT",
-  "ETIMEDOUT",
-]);
-
-/** Failures that the same request would meet again: certificates (OpenSSL's names) and requests we refuse. */
-const PERMANENT_CODE =
-  /^(ERR_TLS_CERT|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)|HOSTNAME_MISMATCH|UND_ERR_(INVALID_ARG|NOT_SUPPORTED))/;
-
-/** What undici or the system reports, in our words. */
-function failureOf(error: Error, url: string): FetchError {
-  const refused = addressRefusal(error);
-  if (refused !== undefined)
-    return new FetchError("address", `${url}: ${refused.message}`, { cause: refused });
-  const code = codeOf(error);
-  const message = `${url}: ${messageOf(error).trim() || code || "the connection failed"}`;
-  if (TIMEOUT_CODES.has(code)) return new FetchError("timeout", message, { cause: error });
-  if (code === "UND_ERR_HEADERS_OVERFLOW") return new FetchError("too-large", message, { cause: error });
-  return new FetchError("network", message, { cause: error, retryable: !PERMANENT_CODE.test(code) });
-}
-
-function addressRefusal(error: unknown): AddressRefusedError | undefined {
-  if (error instanceof AddressRefusedError) return error;
-  if (error instanceof AggregateError) {
-    for (const inner of error.errors) {
-      if (inner instanceof AddressRefusedError) return inner;
-    }
-  }
-  return undefined;
-}
-
-function codeOf(error: Error): string {
-  if ("code" in error && typeof error.code === "string") return error.code;
-  if (error instanceof AggregateError) {
-    for (const inner of error.errors) {
-      if (inner instanceof Error && "code" in inner && typeof inner.code === "string") return inner.code;
-    }
-  }
-  return "";
 }

@@ -1,4 +1,4 @@
-import { lookup as resolveName } from "node:dns";
+import { type LookupAddress, lookup as resolveName } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import { ConfigError } from "../lib/errors.js";
@@ -7,6 +7,8 @@ import { AddressRefusedError } from "./errors.js";
 export type NetworkGuardOptions = {
   /** Networks in CIDR notation that may be fetched although they are not public. @default none */
   readonly allowed?: readonly string[];
+  /** Where they were set, for the error that says they are wrong. @default "WARREN_ALLOWED_NETWORKS" */
+  readonly setting?: string;
   /** How names are resolved. @default the system's resolver */
   readonly resolve?: LookupFunction;
 };
@@ -35,7 +37,8 @@ export class NetworkGuard {
 
   /** @throws ConfigError when an allowed network is not in CIDR notation */
   constructor(options: NetworkGuardOptions = {}) {
-    this.#allowed = (options.allowed ?? []).map(parseNetwork);
+    const { allowed = [], setting = "WARREN_ALLOWED_NETWORKS" } = options;
+    this.#allowed = allowed.map((text) => parseNetwork(text, setting));
     this.#resolve = options.resolve ?? resolveName;
   }
 
@@ -57,6 +60,22 @@ export class NetworkGuard {
   check(hostname: string): void {
     const bare = hostname.startsWith("[") && hostname.endsWith("]") ? hostname.slice(1, -1) : hostname;
     if (isIP(bare) !== 0 && this.refuses(bare)) throw new AddressRefusedError(hostname, [bare]);
+  }
+
+  /**
+   * The addresses of a host, name or address, that may be connected to: at least one.
+   * @throws AddressRefusedError when there are none, or what the resolver reports
+   */
+  async resolve(hostname: string): Promise<readonly LookupAddress[]> {
+    this.check(hostname);
+    const family = isIP(hostname);
+    if (family !== 0) return [{ address: hostname, family }];
+    return new Promise((resolve, reject) => {
+      this.lookup(hostname, { all: true }, (error, addresses) => {
+        if (error === null) resolve(addresses as LookupAddress[]);
+        else reject(error);
+      });
+    });
   }
 
   /**
@@ -90,7 +109,7 @@ export class NetworkGuard {
   }
 }
 
-function parseNetwork(text: string): Network {
+function parseNetwork(text: string, setting: string): Network {
   const [address, bits, ...rest] = text.trim().split("/");
   if (address !== undefined && isIP(address) !== 0 && rest.length === 0) {
     const most = isIP(address) === 4 ? 32 : 128;
@@ -98,6 +117,6 @@ function parseNetwork(text: string): Network {
     if (/^\d{1,3}$/.test(bits) && Number(bits) <= most) return [ipaddr.parse(address), Number(bits)];
   }
   throw new ConfigError(
-    `WARREN_ALLOWED_NETWORKS: "${text}" is not a network in CIDR notation, such as 10.0.0.0/8 or fd00::/8`,
+    `${setting}: "${text}" is not a network in CIDR notation, such as 10.0.0.0/8 or fd00::/8`,
   );
 }

@@ -62,6 +62,8 @@ export class ResponseBody implements FetchedBody {
   /** More than this on the wire is too much; set by the reader. */
   #maxWireBytes = Number.POSITIVE_INFINITY;
   #holdsWhole = false;
+  /** The connection was told to wait since it was last asked how much came. */
+  #wasHeldBack = false;
   #isDumped = false;
   #isOver = false;
   #failure: FetchError | undefined;
@@ -90,8 +92,18 @@ export class ResponseBody implements FetchedBody {
     this.#chunks.push(chunk);
     this.#heldBytes += chunk.length;
     if (this.#holdsWhole) return;
-    if (this.#heldBytes >= HIGH_WATER_BYTES) this.#controller.pause();
+    if (this.#heldBytes >= HIGH_WATER_BYTES) {
+      this.#wasHeldBack = true;
+      this.#controller.pause();
+    }
     this.#wakeReader();
+  }
+
+  /** Bytes that came so far; undefined when it was the reader who held them back since this was last asked. */
+  meter(): number | undefined {
+    const wasHeldBack = this.#wasHeldBack;
+    this.#wasHeldBack = !this.#holdsWhole && this.#heldBytes >= HIGH_WATER_BYTES;
+    return wasHeldBack ? undefined : this.#receivedBytes;
   }
 
   /** It came to its end. */

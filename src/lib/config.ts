@@ -53,6 +53,10 @@ function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (value: string
   };
 }
 
+function networks(value: string): readonly string[] {
+  return value.split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()]));
+}
+
 function oneOf<T extends string>(choices: readonly T[]): (value: string) => T {
   return (value) => {
     const found = choices.find((choice) => choice === value);
@@ -218,7 +222,7 @@ export const SETTINGS = {
     flag: "allowed-networks",
     value: "CIDR[,…]",
     help: "networks that may be fetched although private or loopback",
-    parse: (value) => value.split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()])),
+    parse: networks,
     fallback: "",
   }),
   userAgent: setting({
@@ -311,6 +315,116 @@ export const SETTINGS = {
     help: "longest time for one fetch, from its start to the end of its body",
     parse: wholeNumber(100, DAY_MS),
     fallback: "30000",
+  }),
+  dnsTimeoutMs: setting({
+    flag: "dns-timeout-ms",
+    value: "MS",
+    help: "longest time for resolving a host's name",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "5000",
+  }),
+  dnsCacheMs: setting({
+    flag: "dns-cache-ms",
+    value: "MS",
+    help: "how long the addresses of a name are remembered; 0 does not. They are judged at each connection",
+    parse: wholeNumber(0, DAY_MS),
+    fallback: "60000",
+  }),
+  dnsCacheNames: setting({
+    flag: "dns-cache-names",
+    value: "N",
+    help: "names whose addresses are remembered",
+    parse: wholeNumber(1, 10_000_000),
+    fallback: "10000",
+  }),
+  fetchConnectTimeoutMs: setting({
+    flag: "fetch-connect-timeout-ms",
+    value: "MS",
+    help: "longest time for TCP and TLS of a connection to a host, and for waiting until one may be made",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "10000",
+  }),
+  fetchHeadersTimeoutMs: setting({
+    flag: "fetch-headers-timeout-ms",
+    value: "MS",
+    help: "longest time from a request to the end of the response's headers",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  fetchBodyTimeoutMs: setting({
+    flag: "fetch-body-timeout-ms",
+    value: "MS",
+    help: "longest time between two pieces of a body",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  minBytesPerSecond: setting({
+    flag: "min-bytes-per-second",
+    value: "BYTES",
+    help: "a body that comes more slowly is given up; 0 waits for the other limits",
+    parse: wholeNumber(0, 2 ** 30),
+    fallback: "100",
+  }),
+  minRateWindowMs: setting({
+    flag: "min-rate-window-ms",
+    value: "MS",
+    help: "over how long the bytes of a body are counted for that",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "10000",
+  }),
+  maxHeaderBytes: setting({
+    flag: "max-header-bytes",
+    value: "BYTES",
+    help: "a response's headers, all together",
+    parse: wholeNumber(1_024, 2 ** 24),
+    fallback: "65536",
+  }),
+  maxHeaders: setting({
+    flag: "max-headers",
+    value: "N",
+    help: "a response's headers, repeated ones counted each time",
+    parse: wholeNumber(1, 100_000),
+    fallback: "256",
+  }),
+  maxConnections: setting({
+    flag: "max-connections",
+    value: "N",
+    help: "connections to hosts open at once, idle ones included, which are closed to make room",
+    parse: wholeNumber(1, 1_000_000),
+    fallback: "1024",
+  }),
+  maxConnectionsPerHost: setting({
+    flag: "max-connections-per-host",
+    value: "N",
+    help: "connections to one host open at once; how many fetches it gets is for politeness to say",
+    parse: wholeNumber(1, 10_000),
+    fallback: "64",
+  }),
+  maxHosts: setting({
+    flag: "max-hosts",
+    value: "N",
+    help: "hosts to which connections are kept open; of the others, those unused for longest are closed first",
+    parse: wholeNumber(1, 1_000_000),
+    fallback: "512",
+  }),
+  fetchCaFile: optional({
+    flag: "fetch-ca-file",
+    value: "FILE",
+    help: "certificates (PEM) of who may sign a host's, besides those that Node trusts; read at the start",
+    parse: text,
+  }),
+  allowedProxies: setting({
+    flag: "allowed-proxies",
+    value: "CIDR[,…]",
+    help: "networks in which a crawl's proxies may be although private or loopback; hosts there stay refused",
+    parse: networks,
+    fallback: "",
+  }),
+  proxyResolves: setting({
+    flag: "proxy-resolves",
+    help: "hand names to proxies unresolved: then only the proxy can keep fetches out of private networks",
+    parse: onOff,
+    fallback: "false",
   }),
   maxPageBytes: setting({
     flag: "max-page-bytes",
@@ -421,6 +535,29 @@ export const AMQP_SETTINGS = [
   "amqpCertFile",
   "amqpKeyFile",
   "amqpKeyPassphrase",
+] as const satisfies readonly SettingName[];
+
+/** How hosts are fetched from, whoever does it. */
+export const FETCH_SETTINGS = [
+  "userAgent",
+  "allowedNetworks",
+  "allowedProxies",
+  "proxyResolves",
+  "dnsTimeoutMs",
+  "dnsCacheMs",
+  "dnsCacheNames",
+  "fetchConnectTimeoutMs",
+  "fetchHeadersTimeoutMs",
+  "fetchBodyTimeoutMs",
+  "fetchTimeoutMs",
+  "minBytesPerSecond",
+  "minRateWindowMs",
+  "maxHeaderBytes",
+  "maxHeaders",
+  "maxConnections",
+  "maxConnectionsPerHost",
+  "maxHosts",
+  "fetchCaFile",
 ] as const satisfies readonly SettingName[];
 
 /** The part of them that is not the URLs, as the bus takes it. */

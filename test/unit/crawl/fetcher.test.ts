@@ -2,7 +2,6 @@ import * as zlib from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { AddressRefusedError, FetchError, type FetchFailure } from "../../../src/crawl/errors.js";
 import { Fetcher, type FetcherOptions } from "../../../src/crawl/fetcher.js";
-import { NetworkGuard } from "../../../src/crawl/network-guard.js";
 import { PDF_BYTES, startWildSite, type WildSite } from "../../support/wild-site.js";
 
 let site: WildSite;
@@ -315,7 +314,13 @@ describe("a server with bad manners", () => {
     expect(error.message).toContain(`${site.origin}/${route}`);
   });
 
-  it.each(["never-headers", "half-status-line", "drip-headers", "interim-flood", "drip", "stalled"])(
+  it("cannot announce an answer for ever", async () => {
+    const error = await failure(read("/interim-flood"));
+    expect(error).toMatchObject({ reason: "network", phase: "headers" });
+    expect(error.message).toContain("more than 20 interim responses");
+  });
+
+  it.each(["never-headers", "half-status-line", "drip-headers", "drip", "stalled"])(
     "cannot hold a fetch beyond its time: /%s",
     async (route) => {
       const error = await failure(read(`/${route}`, MiB, setup({ timeoutMs: 150 })));
@@ -479,12 +484,13 @@ describe("addresses", () => {
 
   it("are checked each time a name is resolved, so that a name cannot change its mind", async () => {
     const answers = ["127.0.0.2", "127.0.0.9", "127.0.0.9"];
-    const guard = new NetworkGuard({
-      allowed: ["127.0.0.2/32"],
-      resolve: (_name, _options, callback) =>
-        callback(null, [{ address: answers.shift() ?? "127.0.0.9", family: 4 }]),
-    });
-    const fetcher = new Fetcher({ userAgent: "Warren/0.1", maxPools: 1 }, guard);
+    const fetcher = new Fetcher(
+      { userAgent: "Warren/0.1", maxPools: 1, allowedNetworks: ["127.0.0.2/32"], dnsCacheMs: 0 },
+      {
+        resolve: (_name, _options, callback) =>
+          callback(null, [{ address: answers.shift() ?? "127.0.0.9", family: 4 }]),
+      },
+    );
     fetchers.push(fetcher);
     const url = `http://rebinding.example:${site.port}/no-answer`;
     expect((await failure(fetcher.fetch({ url }))).reason).toBe("network");
@@ -492,11 +498,13 @@ describe("addresses", () => {
   });
 
   it("of a name that does not resolve are a network error", async () => {
-    const guard = new NetworkGuard({
-      resolve: (name, _options, callback) =>
-        callback(Object.assign(new Error(`getaddrinfo ENOTFOUND ${name}`), { code: "ENOTFOUND" }), "", 0),
-    });
-    const fetcher = new Fetcher({ userAgent: "Warren/0.1" }, guard);
+    const fetcher = new Fetcher(
+      { userAgent: "Warren/0.1" },
+      {
+        resolve: (name, _options, callback) =>
+          callback(Object.assign(new Error(`getaddrinfo ENOTFOUND ${name}`), { code: "ENOTFOUND" }), "", 0),
+      },
+    );
     fetchers.push(fetcher);
     const error = await failure(fetcher.fetch({ url: "http://nowhere.example/" }));
     expect(error).toMatchObject({ reason: "network", retryable: true });
