@@ -62,13 +62,14 @@ export class Engine {
   readonly #limits: TaskLimits;
   readonly #admissions = new LRUCache<string, LinkAdmission>({ max: 16 });
   readonly #judge: AttemptJudge;
-  readonly #results = new TaskResults();
+  readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
     this.#limits = { ...DEFAULT_TASK_LIMITS, ...limits };
+    this.#results = new TaskResults(deps.node);
     this.#judge = new AttemptJudge(deps.clock, this.#limits);
   }
 

@@ -133,6 +133,8 @@ export type Ending = {
   /** Fetches tried and counted, this one included if it counts. */
   readonly attempts: number;
   readonly statusCode?: number;
+  /** The node that had it, unless it is done: then its page says so. */
+  readonly node?: string;
   /** The token stays with the URL, so that the same end can be told when it is reported again. */
   readonly isRemembered?: true;
 } & (

@@ -37,15 +37,24 @@ export function nothingFound(): Findings {
 
 /** Puts what tasks came to into records. */
 export class TaskResults {
+  readonly #node: string;
   /** Crawl delays that were told lately, so that each host's is not told with every page. */
   readonly #notedDelays = new LRUCache<string, number>({ max: 50_000 });
+
+  /** @param node the id of the node that runs the tasks */
+  constructor(node: string) {
+    this.#node = node;
+  }
 
   of(task: Task, findings: Findings, outcome: Outcome): TaskResult {
     const { pages, items, files, links } = findings;
     const end = endOf(task, outcome, findings);
     const hostState = this.#hostStateOf(task, end);
     return {
-      ending: endingOf(task, outcome, items.length, files.length),
+      ending: {
+        ...endingOf(task, outcome, items.length, files.length),
+        ...(outcome.state !== "done" && { node: this.#node }),
+      },
       end,
       pages,
       items,

@@ -105,6 +105,11 @@ export class CrawlService {
     return viewOf(await this.#find(id));
   }
 
+  /** As it is stored. @throws RequestError `not-found` */
+  record(id: string): Promise<CrawlRecord> {
+    return this.#find(id);
+  }
+
   /** Newest first. */
   async list(options: {
     readonly limit: number;

@@ -22,6 +22,7 @@ import { ForeignWorkers } from "./foreign-workers.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
 import { SpiderCatalog } from "./spider-catalog.js";
+import { WaitReasons } from "./wait-reasons.js";
 
 export type MasterOptions = {
   readonly version: string;
@@ -101,12 +102,17 @@ export class Master implements Service {
       { masterId: id, leaseMs, tasksPerConsumer: options.externalTasks },
       { store, bus, feed, nodes, foreign, clock, logger, metrics },
     );
-    const waitReason = (crawl: string, host: string) => dispatching.waitReason(crawl, host);
+    const waitReasons = new WaitReasons({
+      hosts: store.hosts,
+      capacity: () => nodes.capacity(),
+      dispatcherSays: (crawl, host) => dispatching.waitReason(crawl, host),
+      clock,
+    });
     this.#store = store;
     this.#bus = bus;
     this.#api = new ApiServer(
       { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
-      { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReason, metrics, clock, logger },
+      { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReasons, metrics, clock, logger },
     );
     this.#working = [
       feed,

@@ -44,5 +44,5 @@ export type { ServerClock } from "./server-clock.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";
 export { STORE_DEFAULTS, Store } from "./store.js";
-export type { ListedState, UrlList, UrlListOptions, UrlRow } from "./url-list.js";
+export type { ListedState, UrlList, UrlListOptions, UrlRecord, UrlRow } from "./url-list.js";
 export { LISTED_STATES } from "./url-list.js";

@@ -24,7 +24,13 @@ import { shardOf } from "../crawl/url.js";
 import type { Clock } from "../lib/clock.js";
 import { isDuplicateKey, refusedAsDuplicates } from "./duplicates.js";
 import type { Retrier } from "./retrier.js";
-import { markedInstant, requestOf, type UrlDocument } from "./url-document.js";
+import {
+  MAX_PAST_EVENTS,
+  markedInstant,
+  type PastEvent,
+  requestOf,
+  type UrlDocument,
+} from "./url-document.js";
 
 /** A URL handed in from outside, one by one. */
 export type Admission = {
@@ -418,7 +424,7 @@ export class MongoFrontier implements Frontier {
     const at = markedInstant(now);
     const updates = [...byId.values()].map((url): AnyBulkWriteOperation<UrlDocument> => {
       const { _id, round: _round, ...fields } = this.#toDocument(url, at);
-      const { reason: _reason, parent, request, ...kept } = fields;
+      const { reason: _reason, foundAt: _foundAt, parent, request, ...kept } = fields;
       return {
         updateOne: {
           filter: { _id, state: { $in: ENDED } },
@@ -499,6 +505,7 @@ export class MongoFrontier implements Frontier {
     const $set: { -readonly [Field in keyof UrlDocument]?: UrlDocument[Field] } = { state, attempts, at };
     if (ending.isRemembered === true) $set.endedBy = ending.token;
     if (statusCode !== undefined) $set.statusCode = statusCode;
+    if (ending.node !== undefined) $set.node = ending.node;
     if (reason !== undefined) $set.reason = reason.slice(0, MAX_ERROR_CHARACTERS);
     if (ending.state === "queued") {
       $set.readyAt = ending.readyAt;
@@ -513,7 +520,8 @@ export class MongoFrontier implements Frontier {
       if (ending.files > 0) $set.files = ending.files;
     }
     if (ending.state !== "queued") return { $set, $unset: { ...clearedBut($set), suspicion: "" } };
-    return { $set, $unset: clearedBut($set), ...suspicionOf(ending, at) };
+    const $push = { past: { $each: [pastEventOf(ending, at)], $slice: -MAX_PAST_EVENTS } };
+    return withSuspicion({ $set, $unset: clearedBut($set), $push }, ending, at);
   }
 
   #toDocument(url: NewUrl, at: number): UrlDocument {
@@ -533,6 +541,7 @@ export class MongoFrontier implements Frontier {
       ...(parent !== undefined && { parent }),
       ...(request !== undefined && { request: JSON.stringify(request) }),
       ...(skip !== undefined && { reason: skip }),
+      foundAt: Math.floor(at),
       at,
     };
   }
@@ -544,23 +553,43 @@ export class MongoFrontier implements Frontier {
 }
 
 /** What an end leaves no trace of unless it says so anew. */
-const CLEARED = { dispatch: "", statusCode: "", reason: "", error: "", items: "", files: "" } as const;
+const CLEARED = {
+  dispatch: "",
+  statusCode: "",
+  reason: "",
+  error: "",
+  items: "",
+  files: "",
+  node: "",
+} as const;
 
 function clearedBut(kept: object): Partial<typeof CLEARED> {
   return Object.fromEntries(Object.entries(CLEARED).filter(([field]) => !(field in kept)));
 }
 
-function suspicionOf(
+function pastEventOf(ending: Ending & { readonly state: "queued" }, at: number): PastEvent {
+  const { reason, statusCode, node, readyAt } = ending;
+  return {
+    at: Math.floor(at),
+    what: (reason ?? "handed back").slice(0, MAX_ERROR_CHARACTERS),
+    ...(statusCode !== undefined && { statusCode }),
+    ...(node !== undefined && { node }),
+    ...(readyAt > at && { until: readyAt }),
+  };
+}
+
+function withSuspicion(
+  update: UpdateFilter<UrlDocument>,
   { token, suspicion }: Ending & { readonly state: "queued" },
   at: number,
 ): UpdateFilter<UrlDocument> {
   switch (suspicion) {
     case "raised":
-      return { $addToSet: { "suspicion.lost": { token, at: Math.floor(at) } } };
+      return { ...update, $addToSet: { "suspicion.lost": { token, at: Math.floor(at) } } };
     case "survived":
-      return { $pull: { "suspicion.begun": { token } } };
+      return { ...update, $pull: { "suspicion.begun": { token } } };
     default:
-      return {};
+      return update;
   }
 }
 

@@ -31,6 +31,12 @@ export type UrlDocument = {
   /** Of a URL that is done; absent: 0. */
   readonly items?: number;
   readonly files?: number;
+  /** The node that had it last, unless it is done. */
+  readonly node?: string;
+  /** When the crawl first heard of it. */
+  readonly foundAt?: number;
+  /** What became of its earlier dispatches, the latest last: so many at most as `MAX_PAST_EVENTS` says. */
+  readonly past?: readonly PastEvent[];
   /** While it is open and workers were lost that had it. */
   readonly suspicion?: Suspicion;
   /** The URL whose redirect led here, when this one was recorded for that alone. */
@@ -41,6 +47,21 @@ export type UrlDocument = {
    */
   readonly at: number;
 };
+
+/** An end of a dispatch that did not end the URL. */
+export type PastEvent = {
+  /** In milliseconds since the epoch. */
+  readonly at: number;
+  /** For people. */
+  readonly what: string;
+  readonly statusCode?: number;
+  readonly node?: string;
+  /** It was to wait until then. */
+  readonly until?: number;
+};
+
+/** Of one URL; a URL that is tried again and again leaves no more than its last ones. */
+export const MAX_PAST_EVENTS = 12;
 
 /** Random fractions have 12 bits: that many fit a double beside milliseconds since the epoch. */
 const FRACTIONS = 4_096;

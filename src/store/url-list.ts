@@ -11,7 +11,7 @@ import {
   type ListPage,
   pageOf,
 } from "./page-of-list.js";
-import type { UrlDocument } from "./url-document.js";
+import type { PastEvent, UrlDocument } from "./url-document.js";
 
 /** States of a URL as users see them: one that is dispatched is `active`. */
 export const LISTED_STATES = ["queued", "active", "done", "failed", "skipped"] as const;
@@ -37,6 +37,23 @@ export type UrlRow = {
   readonly files: number;
   /** When its state last changed. */
   readonly at: number;
+};
+
+/** A URL with what is known of its past. */
+export type UrlRecord = UrlRow & {
+  /** How often it was opened again after it had ended. */
+  readonly round: number;
+  readonly foundAt?: number;
+  /** The id of the URL whose redirect led here, when it was recorded for that alone. */
+  readonly claimedBy?: string;
+  /** Where its redirects have led so far, while they are followed. */
+  readonly redirectedTo?: string;
+  /** While it is active. */
+  readonly dispatchedAt?: number;
+  /** The node that had it last, unless it is done. */
+  readonly node?: string;
+  /** Ends of its dispatches that did not end it, the latest last. */
+  readonly past: readonly PastEvent[];
 };
 
 export type UrlListOptions = ListOptions & { readonly state?: ListedState; readonly host?: string };
@@ -79,9 +96,9 @@ export class UrlList {
     }
   }
 
-  async get(id: string): Promise<UrlRow | undefined> {
+  async get(id: string): Promise<UrlRecord | undefined> {
     const document = await this.#urls.findOne({ _id: id });
-    return document === null ? undefined : toRow(document);
+    return document === null ? undefined : toRecord(document);
   }
 
   async #open(
@@ -196,5 +213,19 @@ function toRow(document: UrlDocument): UrlRow {
     items: document.items ?? 0,
     files: document.files ?? 0,
     at: Math.floor(document.at),
+  };
+}
+
+function toRecord(document: UrlDocument): UrlRecord {
+  const { round, foundAt, claimedBy, target, dispatch, node, past } = document;
+  return {
+    ...toRow(document),
+    round: round ?? 0,
+    ...(foundAt !== undefined && { foundAt }),
+    ...(claimedBy !== undefined && { claimedBy }),
+    ...(target !== undefined && { redirectedTo: target.url }),
+    ...(dispatch !== undefined && { dispatchedAt: dispatch.dispatchedAt }),
+    ...(node !== undefined && { node }),
+    past: past ?? [],
   };
 }

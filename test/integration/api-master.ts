@@ -17,6 +17,7 @@ import { ForeignGate } from "../../src/master/foreign-gate.js";
 import { ForeignWorkers } from "../../src/master/foreign-workers.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
 import { SpiderCatalog } from "../../src/master/spider-catalog.js";
+import { WaitReasons } from "../../src/master/wait-reasons.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
 
@@ -117,6 +118,7 @@ export class ApiMaster {
       nodes: this.nodes,
       feed: this.#feed,
       spiders,
+      waitReasons: new WaitReasons({ hosts: this.store.hosts, capacity: () => this.nodes.capacity(), clock }),
       metrics,
       clock,
       logger,

@@ -8,6 +8,7 @@ import type { DeadLetterService } from "../dead-letter-service.js";
 import type { EventFeed } from "../event-feed.js";
 import type { NodeMonitor } from "../node-monitor.js";
 import type { SpiderCatalog } from "../spider-catalog.js";
+import type { WaitReasons } from "../wait-reasons.js";
 
 /** What the routes are made of. */
 export type ApiParts = {
@@ -18,8 +19,7 @@ export type ApiParts = {
   readonly nodes: NodeMonitor;
   readonly feed: EventFeed;
   readonly spiders: SpiderCatalog;
-  /** Why a crawl's next URL on a host waits, if this master knows. */
-  readonly waitReason?: (crawl: string, host: string) => string | undefined;
+  readonly waitReasons: WaitReasons;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly logger: Logger;

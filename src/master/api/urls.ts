@@ -1,7 +1,10 @@
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
+import { canonicalUrl, MAX_URL_LENGTH } from "../../crawl/url.js";
 import { LISTED_STATES, type UrlRow } from "../../store/url-list.js";
 import { parse } from "../crawl-request.js";
+import { invalid } from "../errors.js";
+import { UrlExplainer } from "../url-explainer.js";
 import type { ApiParts } from "./parts.js";
 import { crawlId, idOf, listQuery } from "./query.js";
 
@@ -11,17 +14,15 @@ const listed = z.strictObject({
   host: z.string().min(1).max(300).exactOptional(),
 });
 
-/** The URLs of a crawl: look at them, add more. */
+const asked = z.strictObject({ url: z.string().min(1).max(MAX_URL_LENGTH) });
+
+/** The URLs of a crawl: look at them, add more, ask why one is as it is. */
 export function urlRoutes(
   api: FastifyInstance,
-  {
-    crawls,
-    store,
-    nodes,
-    clock,
-    waitReason,
-  }: Pick<ApiParts, "crawls" | "store" | "nodes" | "clock" | "waitReason">,
+  { crawls, store, waitReasons }: Pick<ApiParts, "crawls" | "store" | "waitReasons">,
 ): void {
+  const explainer = new UrlExplainer({ urls: store.urls, pages: store.pages, waitReasons });
+
   api.post("/crawls/:id/urls", async (request, reply) => {
     const added = await crawls.addUrls(idOf(request.params, crawlId), request.body);
     return reply.code(202).send(added);
@@ -32,24 +33,23 @@ export function urlRoutes(
     const query = parse(listed, request.query);
     const { status } = await crawls.get(id);
     const { items, next } = await store.urls.list(id, query);
-    const whyWaits = (row: UrlRow): string | undefined => {
-      if (row.state !== "queued") return undefined;
-      if (status !== "running") return status;
-      if (nodes.capacity() === 0) return "no worker";
-      if (row.readyAt !== undefined && row.readyAt > clock.now()) {
-        return `retry at ${new Date(row.readyAt).toISOString()}`;
-      }
-      return waitReason?.(id, row.host);
-    };
+    const reasons = await waitReasons.of({ id, status }, items);
     const view = (row: UrlRow) => {
       const { readyAt: _readyAt, ...shown } = row;
-      const reason = whyWaits(row);
+      const waitReason = reasons.get(row.id);
       return {
         ...shown,
         at: new Date(row.at).toISOString(),
-        ...(reason === undefined ? {} : { waitReason: reason }),
+        ...(waitReason !== undefined && { waitReason }),
       };
     };
     return { items: items.map(view), next };
+  });
+
+  api.get("/crawls/:id/urls/why", async (request) => {
+    const id = idOf(request.params, crawlId);
+    const url = canonicalUrl(parse(asked, request.query).url.trim());
+    if (url === undefined) throw invalid("url", "must be an absolute http or https URL");
+    return explainer.explain(await crawls.record(id), url);
   });
 }
