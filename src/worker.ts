@@ -13,6 +13,7 @@ import {
   type SettingName,
 } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
+import { ConfigError } from "./lib/errors.js";
 import { LogRing } from "./lib/log-ring.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
@@ -24,6 +25,7 @@ import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
 import { ItemWriter, Standalone } from "./worker/standalone.js";
 import { crawlOf } from "./worker/standalone-crawl.js";
+import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
   "concurrency",
@@ -66,6 +68,7 @@ const PROGRAM = {
     "maxPages",
     "output",
     "files",
+    "archive",
     "config",
   ] as const satisfies readonly SettingName[],
 };
@@ -128,19 +131,26 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
 async function runStandalone(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
   const spiders = await spiderCatalog(config.spider);
-  const crawl = await crawlOf(config, spiders);
+  const filesFolder = config.files ?? path.join(config.dataDir, "files");
+  const asked = await crawlOf(config, spiders);
+  if (asked.archive === true && config.archive === undefined) {
+    throw new ConfigError("--archive: say where to write what the crawl's `archive` asks for");
+  }
+  const archive = config.archive === undefined ? undefined : await WarcFile.open(config.archive, filesFolder);
+  const crawl = { ...asked, archive: archive !== undefined };
   const standalone = new Standalone(
     {
       crawl,
       concurrency: config.concurrency,
       limits: limitsOf(config),
       userAgent: config.userAgent,
-      filesFolder: config.files ?? path.join(config.dataDir, "files"),
+      filesFolder,
     },
     {
       fetcher: new Fetcher(fetcherOptionsOf(config)),
       spiders,
       items: await ItemWriter.to(config.output),
+      ...(archive !== undefined && { archive }),
       clock: systemClock,
       logger,
     },

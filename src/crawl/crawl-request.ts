@@ -74,6 +74,7 @@ export const crawlRequest = z.strictObject({
   links: linkOptions.exactOptional(),
   priority: priority.default(5),
   nodes: nodes.default({ mode: "any", ids: [] }),
+  archive: z.boolean().exactOptional(),
   params: params.default({}),
 });
 
@@ -89,6 +90,7 @@ export type CrawlRequest = {
   readonly links?: LinkOptions;
   readonly priority: number;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
+  readonly archive?: boolean;
   readonly params: Readonly<Record<string, unknown>>;
 };
 

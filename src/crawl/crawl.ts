@@ -44,6 +44,8 @@ export type CrawlSpec = {
   readonly links?: LinkOptions;
   /** 0 (last) to 9 (first): its weight when crawls take turns. @default 5 */
   readonly priority: number;
+  /** Whether everything that goes over the wire is kept, to be exported as WARC. @default false */
+  readonly archive?: boolean;
   /** Handed to the spider as they are. */
   readonly params: Readonly<Record<string, unknown>>;
 };

@@ -4,6 +4,7 @@ import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import { traceFields } from "../lib/trace-context.js";
+import { TaskArchive } from "./archive.js";
 import { type Crawl, INBOX } from "./crawl.js";
 import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
@@ -95,6 +96,9 @@ export class Engine {
     const reprieve = this.#reprieveOf(task);
     if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
     const context = { crawl, spider, admission: this.#admissionOf(crawl) };
+    if (crawl.archive === true) {
+      findings.archive = new TaskArchive(task, this.#deps.clock, this.#limits.maxPageBytes);
+    }
     let outcome: Outcome;
     try {
       outcome = await this.#followUrl(task, context, findings, signal);
@@ -107,7 +111,8 @@ export class Engine {
       return undefined;
     }
     if (outcome.backoffUntil !== undefined) this.#backoffs.set(task.host, outcome.backoffUntil);
-    return this.#results.of(task, findings, outcome);
+    const result = this.#results.of(task, findings, outcome);
+    return findings.archive === undefined ? result : { ...result, archive: await findings.archive.records() };
   }
 
   /** What becomes of a task whose host is not to be asked, or not now; undefined of any other. */
@@ -157,7 +162,7 @@ export class Engine {
       let fetched: Fetched;
       try {
         findings.fetchBeganAt = clock.now();
-        fetched = await this.#fetch(url, task, asGet, signal);
+        fetched = await this.#fetch(url, task, asGet, findings, signal);
         findings.body = fetched.body;
       } catch (error) {
         return this.#judge.fetchFailed(error, task);
@@ -235,13 +240,20 @@ export class Engine {
     }
   }
 
-  async #fetch(url: string, task: Task, asGet: boolean, signal: AbortSignal): Promise<Fetched> {
+  async #fetch(
+    url: string,
+    task: Task,
+    asGet: boolean,
+    { archive }: Findings,
+    signal: AbortSignal,
+  ): Promise<Fetched> {
     const { request } = task;
     const startedAt = this.#deps.clock.monotonic();
     const mayCarry = task.target === undefined || new URL(url).host === new URL(task.url).host;
     const fetched = await this.#deps.fetcher.fetch({
       url,
       signal,
+      ...(archive !== undefined && { tap: archive.tap(url) }),
       ...(request?.method !== undefined && !asGet && { method: request.method }),
       // Headers may hold credentials: they are for the host they were meant for.
       ...(request?.headers !== undefined && mayCarry && { headers: request.headers }),
@@ -357,6 +369,7 @@ export class Engine {
       at: clock.now(),
     };
     findings.files.push(record);
+    findings.archive?.bodyIsStored(content);
     const { spider } = context;
     if (spider.file !== undefined) {
       const { id, sha256, bytes } = record;

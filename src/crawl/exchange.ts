@@ -1,9 +1,11 @@
 import { isAscii, isUtf8 } from "node:buffer";
 import type { Dispatcher } from "undici";
+import type { ExchangeTap } from "./archive.js";
 import { ContentDecoder } from "./content-coding.js";
 import { FetchError } from "./errors.js";
 import { failureOf, type PhaseLimits } from "./fetch-failure.js";
 import type { Metered } from "./rate-watch.js";
+import type { WireHeader } from "./records.js";
 import { type FetchedBody, ResponseBody } from "./response-body.js";
 
 export type Fetched = {
@@ -31,6 +33,7 @@ export type ExchangeOptions = {
   readonly timeoutMs: number;
   readonly limits: ExchangeLimits;
   readonly signal?: AbortSignal | undefined;
+  readonly tap?: ExchangeTap | undefined;
 };
 
 /** Who is told how an exchange goes. */
@@ -99,8 +102,9 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
     controller: Dispatcher.DispatchController,
     statusCode: number,
     rawHeaders: Record<string, string | string[] | undefined>,
+    statusText = "",
   ): void {
-    const { url, limits } = this.#options;
+    const { url, limits, tap } = this.#options;
     if (this.#isOver) return;
     if (statusCode < 200) {
       this.#interim += 1;
@@ -120,10 +124,12 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
       return;
     }
     const { headers, setCookies } = head;
+    tap?.responseBegan({ statusCode, statusText, headers: wireHeaders(controller) });
     const declaredBytes = declaredLength(headers);
     this.#body = new ResponseBody({
       url,
       controller,
+      readsOn: tap !== undefined,
       ...(decoder !== undefined && { decoder }),
       ...(declaredBytes !== undefined && { declaredBytes }),
     });
@@ -140,11 +146,12 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#options.tap?.bodyReceived(chunk);
     this.#body?.push(chunk);
   }
 
   onResponseEnd(): void {
-    this.#finish();
+    this.#finish(undefined);
     this.#body?.end();
   }
 
@@ -167,17 +174,18 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
 
   #fail(failure: FetchError): void {
     if (this.#isOver) return;
-    this.#finish();
+    this.#finish(failure);
     if (this.#body === undefined) this.#reject(failure);
     else this.#body.fail(failure);
   }
 
-  #finish(): void {
+  #finish(failure: FetchError | undefined): void {
     if (this.#isOver) return;
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     this.#watcher.ended(this);
+    this.#options.tap?.ended(failure);
   }
 }
 
@@ -235,4 +243,18 @@ function essenceOf(contentType: string | undefined): string | undefined {
   if (contentType === undefined) return undefined;
   const essence = contentType.split(/[;,]/, 1)[0]?.trim().toLowerCase() ?? "";
   return /^[^\s/]+\/[^\s/]+$/.test(essence) ? essence : undefined;
+}
+
+/** undici has them as one list of names and values. */
+function wireHeaders({ rawHeaders }: Dispatcher.DispatchController): readonly WireHeader[] {
+  const headers: WireHeader[] = [];
+  const raw = Array.isArray(rawHeaders) ? rawHeaders : [];
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    headers.push([textOf(raw[index]), textOf(raw[index + 1])]);
+  }
+  return headers;
+}
+
+function textOf(part: unknown): string {
+  return Buffer.isBuffer(part) ? part.toString("latin1") : String(part);
 }

@@ -1,6 +1,7 @@
 import type { LookupFunction } from "node:net";
 import type { Dispatcher } from "undici";
 import { type Clock, systemClock } from "../lib/clock.js";
+import type { ExchangeTap } from "./archive.js";
 import { Connector } from "./connector.js";
 import { ACCEPTED_ENCODINGS } from "./content-coding.js";
 import { DNS_DEFAULTS, DnsCache } from "./dns-cache.js";
@@ -10,6 +11,7 @@ import { HostPools, type Route } from "./host-pools.js";
 import { NetworkGuard } from "./network-guard.js";
 import { type HttpProxy, ProxyRotation } from "./proxies.js";
 import { RateWatch } from "./rate-watch.js";
+import type { WireHeader } from "./records.js";
 import { Tunnels } from "./tunnel.js";
 
 export type { Fetched } from "./exchange.js";
@@ -97,6 +99,8 @@ export type FetchRequest = {
   readonly http2?: boolean;
   /** Goes through one of these, in turn for each host; the next one if it fails. */
   readonly proxies?: readonly HttpProxy[];
+  /** Hears what goes over the wire, a body that is discarded included. */
+  readonly tap?: ExchangeTap;
 };
 
 export type FetcherDeps = {
@@ -243,9 +247,9 @@ export class Fetcher {
       return Promise.reject(new FetchError("network", told, { retryable: false }));
     }
     const { to, path } = found;
-    const { url, signal, body } = request;
+    const { url, signal, body, tap } = request;
     to.begins();
-    const exchange = new Exchange({ url, timeoutMs, limits: this.#options, signal }, to);
+    const exchange = new Exchange({ url, timeoutMs, limits: this.#options, signal, tap }, to);
     const isPlain = request.headers === undefined && request.accept === undefined;
     const options: Dispatcher.DispatchOptions = {
       path,
@@ -253,8 +257,19 @@ export class Fetcher {
       headers: isPlain ? (this.#plainHeaders as string[]) : this.#headersOf(request),
       ...(body !== undefined && { body }),
     };
+    if (tap !== undefined) this.#tell(tap, url, path, options);
     if (!exchange.isOver) to.pool.dispatch(options, exchange);
     return exchange.response;
+  }
+
+  #tell(tap: ExchangeTap, url: string, path: string, options: Dispatcher.DispatchOptions): void {
+    const flat = options.headers as readonly string[];
+    const headers: WireHeader[] = [["host", new URL(url).host]];
+    for (let index = 0; index + 1 < flat.length; index += 2) {
+      headers.push([flat[index] ?? "", flat[index + 1] ?? ""]);
+    }
+    const body = options.body as string | undefined;
+    tap.requestSent({ method: options.method, path, headers, ...(body !== undefined && { body }) });
   }
 
   #headersOf({ headers, accept }: FetchRequest): string[] {

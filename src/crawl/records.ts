@@ -44,6 +44,46 @@ export type FileRecord = {
 /** Bytes that were stored, before anything refers to them. */
 export type StoredContent = { readonly contentId: string; readonly bytes: number; readonly sha256: string };
 
+/** A header as it went over the wire: name and value, in the order and the spelling of whoever sent it. */
+export type WireHeader = readonly [name: string, value: string];
+
+/** Why a body is not whole, in the words of WARC 1.1, 5.13. */
+export type Truncation = "length" | "time" | "disconnect" | "unspecified";
+
+/** What a request asked, and what was answered, as it went over the wire; HTTP's framing is undone. */
+export type ArchiveRecord = {
+  /** `<url id>.<round>.<attempt>.<number of the exchange>`: storing it twice changes nothing. */
+  readonly id: string;
+  readonly crawl: string;
+  readonly url: string;
+  /** When the request was sent, in milliseconds since the epoch. */
+  readonly at: number;
+  /** Until the answer was over, in milliseconds. */
+  readonly fetchMs: number;
+  readonly depth: number;
+  /** The page that led here. */
+  readonly via?: string;
+  readonly request: WireRequest;
+  readonly response: WireResponse;
+  /** Its content codings not undone; or the stored file that it became, whose codings are undone. */
+  readonly body: Buffer | StoredContent;
+  readonly truncated?: Truncation;
+};
+
+export type WireRequest = {
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly headers: readonly WireHeader[];
+  readonly body?: string;
+};
+
+export type WireResponse = {
+  readonly statusCode: number;
+  readonly statusText: string;
+  readonly headers: readonly WireHeader[];
+};
+
 export interface FileStore {
   /**
    * Stores a body as it streams in, never whole in memory.
@@ -60,6 +100,7 @@ export interface ResultSink {
     readonly pages: readonly PageRecord[];
     readonly items: readonly ItemRecord[];
     readonly files: readonly FileRecord[];
+    readonly archive?: readonly ArchiveRecord[];
   }): Promise<void>;
 }
 

@@ -6,6 +6,8 @@ import type { FetchError } from "./errors.js";
 const HIGH_WATER_BYTES = 262_144;
 /** What is left of an unwanted body is read on if it is so short: cheaper than a new connection. */
 const DUMPED_BYTES = 65_536;
+/** The same when someone else hears it: as much as a page may have by default. */
+const READ_ON_BYTES = 16 * 1_048_576;
 /**
  * Bytes off the wire from which the beginning of an encoded body is told: few, then as many as the first block
  * of zstd may take (RFC 8878, 3.1.1.2.4), which gives nothing before it is whole.
@@ -42,6 +44,8 @@ export type ResponseBodyOptions = {
   /** The server's word for its length on the wire, if it gave one. */
   readonly declaredBytes?: number;
   readonly decoder?: ContentDecoder;
+  /** Someone else hears the body too: what is not wanted here is read to its end all the same. @default false */
+  readonly readsOn?: boolean;
 };
 
 /**
@@ -55,6 +59,7 @@ export class ResponseBody implements FetchedBody {
   readonly #controller: Dispatcher.DispatchController;
   readonly #declaredBytes: number | undefined;
   readonly #decoder: ContentDecoder | undefined;
+  readonly #readsOn: boolean;
   /** Received and not yet handed on. */
   #chunks: Buffer[] = [];
   #heldBytes = 0;
@@ -74,6 +79,7 @@ export class ResponseBody implements FetchedBody {
     this.#controller = options.controller;
     this.#declaredBytes = options.declaredBytes;
     this.#decoder = options.decoder;
+    this.#readsOn = options.readsOn ?? false;
   }
 
   get receivedBytes(): number {
@@ -165,11 +171,12 @@ export class ResponseBody implements FetchedBody {
     this.#isDumped = true;
     this.#chunks = [];
     const rest = (this.#declaredBytes ?? 0) - this.#receivedBytes;
-    if (rest > DUMPED_BYTES) {
+    const bound = this.#readsOn ? READ_ON_BYTES : DUMPED_BYTES;
+    if (rest > bound) {
       this.#abort();
       return;
     }
-    this.#maxWireBytes = this.#receivedBytes + DUMPED_BYTES;
+    this.#maxWireBytes = this.#receivedBytes + bound;
     this.#controller.resume();
   }
 

@@ -1,10 +1,11 @@
 import { LRUCache } from "lru-cache";
+import type { TaskArchive } from "./archive.js";
 import type { FetchedBody } from "./fetcher.js";
 import type { Ending, NewUrl } from "./frontier.js";
 import type { HostNote } from "./host-state.js";
 import { debtOf } from "./lane.js";
 import type { Outcome } from "./outcome.js";
-import type { FileRecord, ItemRecord, PageRecord } from "./records.js";
+import type { ArchiveRecord, FileRecord, ItemRecord, PageRecord } from "./records.js";
 import type { Task, TaskEnd } from "./task.js";
 
 /** Everything that one task brought, to be stored together. */
@@ -15,6 +16,8 @@ export type TaskResult = {
   readonly items: readonly ItemRecord[];
   readonly files: readonly FileRecord[];
   readonly links: readonly NewUrl[];
+  /** What went over the wire, of a crawl that is archived. */
+  readonly archive?: readonly ArchiveRecord[];
   /** What is to be remembered of the host. */
   readonly hostState?: HostNote;
 };
@@ -29,6 +32,8 @@ export type Findings = {
   /** When its last fetch began, in milliseconds since the epoch, and the body that this brought. */
   fetchBeganAt?: number;
   body?: Pick<FetchedBody, "receivedBytes">;
+  /** Of a crawl that is archived. */
+  archive?: TaskArchive;
 };
 
 export function nothingFound(): Findings {

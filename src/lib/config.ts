@@ -501,6 +501,12 @@ export const SETTINGS = {
     help: "standalone: where files go (the data directory's files/ by default)",
     parse: text,
   }),
+  archive: optional({
+    flag: "archive",
+    value: "FILE",
+    help: "standalone: where everything that goes over the wire is kept, as WARC (FILE.warc.gz)",
+    parse: text,
+  }),
   config: optional({
     flag: "config",
     value: "FILE",

@@ -157,11 +157,14 @@ export class Committer<Context> {
     const pages = members.flatMap(({ result }) => result.pages);
     const items = members.flatMap(({ result }) => result.items);
     const files = members.flatMap(({ result }) => result.files);
+    const archive = members.flatMap(({ result }) => result.archive ?? []);
     const newLinks = mergeLinks(members);
     const [links] = await Promise.all([
       // Kept over failures: a second time they would all be known, and no dispatcher would hear of them.
       progress.links ?? (newLinks.length > 0 ? frontier.add(newLinks) : NOTHING_ADDED),
-      pages.length + items.length + files.length > 0 ? results.store({ pages, items, files }) : undefined,
+      pages.length + items.length + files.length + archive.length > 0
+        ? results.store({ pages, items, files, ...(archive.length > 0 && { archive }) })
+        : undefined,
     ]);
     progress.links = links;
     const hostNotes = mergeHostNotes(members.flatMap(({ result }) => result.hostState ?? []));

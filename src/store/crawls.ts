@@ -13,6 +13,7 @@ import {
 } from "../crawl/crawl.js";
 import type { CrawlChanges } from "../crawl/crawl-changes.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
+import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
@@ -90,6 +91,7 @@ export type CrawlsDeps = {
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
   readonly files: Collection<FileDocument>;
+  readonly archive: Collection<ArchiveDocument>;
   readonly retrier: Retrier;
   readonly clock: Clock;
 };
@@ -530,10 +532,11 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, files, crawls } = this.#deps;
+    const { urls, pages, items, files, archive, crawls } = this.#deps;
     const contents = files.find({ _id: idsOf(id) }).project<{ contentId: string }>({ contentId: 1 });
     for await (const { contentId } of contents) await discardContent(contentId);
     // The crawl itself goes last: whatever stops this on the way, asking again goes on.
+    await deleteAll(archive, idsOf(id));
     await deleteAll(files, idsOf(id));
     await deleteAll(items, idsOf(id));
     await deleteAll(pages, idsOf(id));

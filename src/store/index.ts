@@ -1,3 +1,4 @@
+export type { Archive } from "./archive.js";
 export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {

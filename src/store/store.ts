@@ -4,6 +4,7 @@ import { type Clock, systemClock } from "../lib/clock.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
+import { Archive, type ArchiveDocument } from "./archive.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
 import { StoreUnavailableError } from "./errors.js";
@@ -77,6 +78,7 @@ export class Store implements Service {
   readonly items: Items;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
+  readonly archive: Archive;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
   readonly robots: MongoRobotsStore;
@@ -123,6 +125,7 @@ export class Store implements Service {
       pages,
       items,
       files,
+      archive: db.collection<ArchiveDocument>("archive"),
       retrier,
       clock,
     });
@@ -132,11 +135,14 @@ export class Store implements Service {
     this.items = new Items(items, retrier);
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, files: this.files, clock });
+    const archive = db.collection<ArchiveDocument>("archive");
+    this.archive = new Archive(archive, retrier, (contentId) => this.contents.open(contentId));
     this.results = new MongoResultSink({
       pages: this.pages,
       items: this.items,
       files: this.files,
       contents: this.contents,
+      archive: this.archive,
     });
     this.hosts = new MongoHostStates(db.collection<HostDocument>("hosts"), retrier);
     this.robots = new MongoRobotsStore(db.collection<RobotsDocument>("robots"), retrier);

@@ -21,6 +21,7 @@ import { ConfigError, messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Committer } from "../results/index.js";
+import type { WarcFile } from "./warc-file.js";
 
 const SHARDS = 64;
 
@@ -37,6 +38,8 @@ export type StandaloneDeps = {
   readonly fetcher: Fetcher;
   readonly spiders: SpiderCatalog;
   readonly items: ItemWriter;
+  /** Where what went over the wire goes, if the crawl is archived. */
+  readonly archive?: WarcFile;
   readonly clock: Clock;
   readonly logger: Logger;
 };
@@ -158,6 +161,7 @@ export class Standalone implements Service {
     this.#stopping.abort();
     await this.#committer.flush();
     await this.#deps.items.close();
+    await this.#deps.archive?.close();
     await this.#deps.fetcher.close();
   }
 
@@ -169,6 +173,7 @@ export class Standalone implements Service {
   async #store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
     try {
       await this.#deps.items.store(results);
+      if (results.archive !== undefined) await this.#deps.archive?.store(results.archive);
     } catch (error) {
       this.#committer.stop();
       this.#fail(error);

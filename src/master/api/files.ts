@@ -1,8 +1,11 @@
+import { Readable } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import type { FileRecord } from "../../crawl/records.js";
+import { WarcWriter } from "../../crawl/warc.js";
+import { VERSION } from "../../lib/version.js";
 import { parse } from "../crawl-request.js";
-import { notFound } from "../errors.js";
+import { notFound, RequestError } from "../errors.js";
 import type { ApiParts } from "./parts.js";
 import { crawlId, fileId, idOf, listQuery } from "./query.js";
 
@@ -11,7 +14,7 @@ const listed = z.strictObject(listQuery);
 /** Stored bodies: a list of a crawl's, and the bytes of each. */
 export function fileRoutes(
   api: FastifyInstance,
-  { crawls, store }: Pick<ApiParts, "crawls" | "store">,
+  { crawls, store, clock }: Pick<ApiParts, "crawls" | "store" | "clock">,
 ): void {
   api.get("/crawls/:id/files", async (request) => {
     const id = idOf(request.params, crawlId);
@@ -19,6 +22,17 @@ export function fileRoutes(
     await crawls.get(id);
     const { items, next } = await store.files.list(id, query);
     return { items: items.map(viewOf), next };
+  });
+
+  api.get("/crawls/:id/export.warc.gz", async (request, reply) => {
+    const id = idOf(request.params, crawlId);
+    const { archive } = await crawls.get(id);
+    if (archive !== true)
+      throw new RequestError("conflict", `crawl "${id}" was not archived: create it with "archive": true`);
+    const writer = new WarcWriter({ software: `Warren/${VERSION}`, crawl: id, at: clock.now() });
+    reply.type("application/warc").header("content-disposition", attachmentNamed(`${id}.warc.gz`));
+    if (request.method === "HEAD") return reply.send();
+    return reply.send(Readable.from(writer.write(store.archive.read(id)), { objectMode: false }));
   });
 
   api.get("/files/:id", async (request, reply) => {
