@@ -143,8 +143,7 @@ export class Lanes {
         if (source.listed || !source.hasMore(now)) continue;
         const turn = this.#deps.turns.get(source.crawl);
         if (turn === undefined) continue;
-        source.listed = true;
-        turn.round.push(source);
+        turn.list(source);
       }
     }
     this.awaitOpening(lane);
