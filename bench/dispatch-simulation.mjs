@@ -262,6 +262,7 @@ function getOrMake(map, key, make) {
  * @property {(host: number) => number} [crawlDelayOf] in milliseconds
  * @property {number} [windowPerPlace]
  * @property {number} [takeOverEveryMs] a new dispatcher takes over this often, knowing only what is on record
+ * @property {string} [ends] it is over with this crawl, whatever the others do
  * @property {number} [mostMs] simulated time after which it is given up
  * @property {boolean} [isChecked] whether the promises are checked @default true
  * @property {object} [dispatcher] options of the dispatcher
@@ -325,6 +326,17 @@ export class DispatchSimulation {
     this.#begunAt = this.clock.at;
   }
 
+  debug() {
+    return [
+      this.elapsedMs,
+      this.#frontier.calls,
+      this.#dispatcher.inFlight,
+      this.#dispatcher.lanes,
+      this.figures.done,
+      this.figures.dispatched,
+      this.#running,
+    ];
+  }
   get elapsedMs() {
     return this.clock.at - this.#begunAt;
   }
@@ -353,7 +365,8 @@ export class DispatchSimulation {
   }
 
   get #isOver() {
-    return this.#crawls.every(({ isOver }) => isOver === true);
+    const { ends } = this.#options;
+    return this.#crawls.every(({ id, isOver }) => isOver === true || (ends !== undefined && ends !== id));
   }
 
   #whatIsLeft() {
@@ -381,7 +394,7 @@ export class DispatchSimulation {
     do {
       before = this.#frontier.calls;
       await new Promise((resolve) => setImmediate(resolve));
-    } while (this.#frontier.calls !== before);
+    } while (this.#frontier.calls !== before && this.#broken === undefined);
   }
 
   // ---- masters ----
@@ -436,9 +449,8 @@ export class DispatchSimulation {
     if (!this.#options.isChecked) return;
     const active = this.#frontier.hosts;
     for (const [host, server] of this.#servers) {
-      // Kept while something may come of it: a fetch, its delay, the rest that it asked for.
-      const until = Math.max(server.lastAt, server.restsUntil);
-      if (server.active > 0 || this.clock.at - until <= LANE_KEPT_MS + 4 * RECONCILE_MS) active.add(host);
+      if (server.active > 0 || this.clock.at - server.stirredAt <= LANE_KEPT_MS + 2 * RECONCILE_MS)
+        active.add(host);
       else if (!active.has(host)) this.#servers.delete(host);
     }
     if (lanes > active.size) this.#fail(`${lanes} lanes, but only ${active.size} hosts are active`);
@@ -529,13 +541,11 @@ export class DispatchSimulation {
     const { kind, bytes = 0, retryAfterMs } = answer;
     const end = {
       ...(kind !== "silent" && { answered: true, crawlDelayMs: server.crawlDelayMs }),
-      ...(task.isMeasured === true && { fetchMs: now - begunAt, bytes }),
+      ...(task.isMeasured === true && { fetchMs: now - begunAt }),
+      ...(task.maxBytesPerSecond !== undefined && {
+        owedMs: Math.ceil((bytes * 1_000) / task.maxBytesPerSecond),
+      }),
     };
-    if (task.maxBytesPerSecond !== undefined) {
-      const ms = (bytes * 1_000) / task.maxBytesPerSecond;
-      end.debt = { from: begunAt, ms };
-      server.paidUntil = Math.max(server.paidUntil, begunAt) + ms;
-    }
     if (kind === "served") this.#report(task, end, undefined);
     else {
       if (kind === "silent") this.figures.silences += 1;
@@ -563,9 +573,10 @@ export class DispatchSimulation {
     this.#reports.push({ task, end, readyAt, endedAt: this.clock.at });
   }
 
-  #commit({ task, end: { debt, ...end }, readyAt, endedAt }) {
+  #commit({ task, end, readyAt, endedAt }) {
     const { id, crawl, host, token } = task;
-    const { fetchMs, backoffUntil, crawlDelayMs, untouched } = end;
+    const { fetchMs, owedMs, backoffUntil, crawlDelayMs, untouched } = end;
+    const debt = owedMs === undefined ? undefined : { from: endedAt - fetchMs, ms: owedMs };
     const isPaced = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && untouched !== true;
     void this.#hosts.note([
       {
@@ -588,10 +599,10 @@ export class DispatchSimulation {
       // Pages lead to others: two while not too many wait.
       this.#find(of, this.#frontier.openOf.get(crawl) < of.known ? 2 : 1);
     }
-    if (backoffUntil !== undefined) {
-      const server = this.#serverOf(host);
-      server.restsUntil = Math.max(server.restsUntil, backoffUntil);
-    }
+    const server = this.#serverOf(host);
+    server.stirredAt = this.clock.at;
+    if (backoffUntil !== undefined) server.restsUntil = Math.max(server.restsUntil, backoffUntil);
+    if (debt !== undefined) server.paidUntil = Math.max(server.paidUntil, debt.from) + debt.ms;
     this.#dispatcher.ended({
       ...{ id, crawl, host, token, endedAt },
       ...end,
@@ -612,6 +623,7 @@ export class DispatchSimulation {
         number,
         crawlDelayMs: this.#options.crawlDelayOf(number),
         active: 0,
+        stirredAt: this.clock.at,
         lastAt: Number.NEGATIVE_INFINITY,
         lastFetchMs: 0,
         restsUntil: Number.NEGATIVE_INFINITY,
@@ -624,9 +636,14 @@ export class DispatchSimulation {
 
   // ---- promises ----
 
-  /** What is sent must not be for a host that has been heard to want rest. */
+  /** What is sent must not be for a host that has been heard to want rest, or whose bytes are not paid for. */
   #checkSent(task) {
     const server = this.#serverOf(task.host);
+    if (task.maxBytesPerSecond !== undefined && this.clock.at < server.paidUntil - 1) {
+      this.#fail(
+        `${task.id} was sent ${server.paidUntil - this.clock.at} ms before the bytes of ${task.host} were paid for`,
+      );
+    }
     if (task.givenUp === undefined && server.restsUntil > this.clock.at) {
       this.#fail(
         `${task.id} was sent ${server.restsUntil - this.clock.at} ms before ${task.host} may be asked again`,
@@ -658,15 +675,11 @@ export class DispatchSimulation {
     if (now < server.lastAt + owedMs) {
       this.#fail(`${task.id} began ${server.lastAt + owedMs - now} ms too early`);
     }
-    if (task.maxBytesPerSecond !== undefined && server.active === 0 && now < server.paidUntil) {
-      this.#fail(
-        `${task.id} began ${server.paidUntil - now} ms before the bytes of ${task.host} were paid for`,
-      );
-    }
     if (task.attempts >= MAX_ATTEMPTS) this.#fail(`${task.id} was tried ${task.attempts} times before`);
   }
 
   #checkEnd() {
+    if (this.#options.ends !== undefined) return;
     const { done, failed } = this.figures;
     const urls = this.#crawls.reduce((sum, crawl) => sum + crawl.urls, 0);
     // Each ends once: the frontier takes no second end of a dispatch.

@@ -96,12 +96,12 @@ export class Lane {
   #awaitsRobots = false;
   /** Made when something is wrong for the first time. */
   #health: HostHealth | undefined;
-  readonly #madeAt: number;
+  #stirredAt: number;
 
   constructor(host: string, shard: number, madeAt: number) {
     this.host = host;
     this.shard = shard;
-    this.#madeAt = madeAt;
+    this.#stirredAt = madeAt;
   }
 
   /** The delay in force, in milliseconds. */
@@ -168,12 +168,12 @@ export class Lane {
    * @returns whether something has changed that must outlive whoever holds the lane
    */
   land(end: TaskEnd, beganAt: number, now: number, backoff: Backoff): boolean {
+    this.#stirredAt = now;
     // By our own clock, on which the delay is measured too; the worker's differs by some milliseconds.
     if (end.untouched !== true) this.#lastEndedAt = Math.max(this.#lastEndedAt, now);
     if (end.fetchMs !== undefined) this.#lastFetchMs = end.fetchMs;
-    if (end.bytes !== undefined && this.#maxBytesPerSecond !== undefined) {
-      const { from, ms } = debtOf(end.bytes, this.#maxBytesPerSecond, now - (end.fetchMs ?? 0));
-      this.#paidUntil = Math.max(this.#paidUntil, from) + ms;
+    if (end.owedMs !== undefined) {
+      this.#paidUntil = Math.max(this.#paidUntil, now - (end.fetchMs ?? 0)) + end.owedMs;
     }
     const { trouble } = end;
     if (trouble === undefined) {
@@ -234,9 +234,9 @@ export class Lane {
     return this.#health === undefined ? this.opensAt : Math.min(this.opensAt, this.#health.givenUpAt);
   }
 
-  /** For how long nothing has happened here and nothing is being waited for, in milliseconds. */
-  quietSince(now: number): number {
-    return now - Math.max(this.#lastEndedAt, this.#backoffUntil, this.#paidUntil, this.#madeAt);
+  /** For how long nothing has happened here, in milliseconds. */
+  quietFor(now: number): number {
+    return now - this.#stirredAt;
   }
 
   /** The host has been silent for so long that its URLs are given up, but for a try now and then. */
@@ -275,12 +275,3 @@ const MOST_GIVEN_UP_AT_ONCE = 64;
 type Following = { readonly factor: number; readonly mostMs: number };
 
 const NONE: readonly Following[] = [];
-
-/** For how long bytes keep a host's bandwidth busy, and from when on. */
-export function debtOf(
-  bytes: number,
-  maxBytesPerSecond: number,
-  beganAt: number,
-): { readonly from: number; readonly ms: number } {
-  return { from: beganAt, ms: (bytes * 1_000) / maxBytesPerSecond };
-}

@@ -25,7 +25,7 @@ export type Task = {
   readonly notAfter: number;
   /** The delay in force on the host's lane, in milliseconds; the end of the fetch is recorded when it is not 0. */
   readonly delayMs: number;
-  /** How long the fetch takes, and how many bytes it brings, is to be told. */
+  /** How long the fetch takes is to be told. */
   readonly isMeasured?: boolean;
   /** The bandwidth that may be taken of its host, in bytes a second, if there is a limit. */
   readonly maxBytesPerSecond?: number;
@@ -51,8 +51,8 @@ export type TaskEnd = {
   readonly untouched?: boolean;
   /** How long its last fetch took, in milliseconds, if that was to be told. */
   readonly fetchMs?: number;
-  /** Body bytes that it brought, if that was to be told. */
-  readonly bytes?: number;
+  /** For how long the bytes that it brought keep the host's bandwidth busy, in milliseconds, if that is limited. */
+  readonly owedMs?: number;
   /** The host answered, whatever it said. */
   readonly answered?: boolean;
   /** What is wrong with the host, as far as this fetch tells. */
