@@ -745,7 +745,6 @@ function toTask(
     dispatchedAt: dispatch.dispatchedAt,
     notAfter: dispatch.notAfter,
     delayMs: lane.delayMs,
-    ...((lane.isFollowing || maxBytesPerSecond !== undefined) && { isMeasured: true }),
     ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
     ...(lane.awaitsRobots && { awaitsRobots: true }),
     ...(givenUp !== undefined && { givenUp }),

@@ -118,11 +118,6 @@ export class Lane {
     return this.#maxBytesPerSecond;
   }
 
-  /** Whether the delay follows how long fetches take. */
-  get isFollowing(): boolean {
-    return this.#following.length > 0;
-  }
-
   /** It has one URL in flight only because its robots.txt is not known. */
   get awaitsRobots(): boolean {
     return this.#awaitsRobots;

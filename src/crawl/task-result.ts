@@ -120,10 +120,7 @@ function endOf(task: Task, outcome: Outcome, findings: Findings): TaskEnd {
     ...(outcome.untouched === true && { untouched: true }),
     ...(statusCode !== undefined && { answered: true }),
     ...(trouble !== undefined && { trouble }),
-    ...(task.isMeasured === true &&
-      fetchBeganAt !== undefined && {
-        fetchMs: Math.max(0, endedAt - fetchBeganAt),
-      }),
+    ...(fetchBeganAt !== undefined && { fetchMs: Math.max(0, endedAt - fetchBeganAt) }),
     ...(task.maxBytesPerSecond !== undefined && {
       owedMs: Math.ceil(((body?.receivedBytes ?? 0) * 1_000) / task.maxBytesPerSecond),
     }),

@@ -27,7 +27,6 @@ describe("A delay that follows how long fetches take", () => {
     await add("c", ...pagesOf("a.test", 3));
     await settle();
     expect(sent).toHaveLength(1);
-    expect(sent[0]?.isMeasured).toBe(true);
     await end(sent[0] as Task, { answered: true, fetchMs: 400 });
     await advance(1_199);
     expect(sent).toHaveLength(1);
