@@ -5,6 +5,8 @@ const MINUTE_MS = 60_000;
 /**
  * Every host is quick, and there are so many places that nothing but the dispatcher decides how fast it goes: what a
  * decision costs.
+ * @param {{ hosts: number, urls: number, random: () => number }} size
+ * @returns {import("./dispatch-simulation.mjs").SimulationOptions}
  */
 export function rush({ hosts, urls, random }) {
   return {
@@ -24,6 +26,8 @@ export function rush({ hosts, urls, random }) {
  * Four crawls with different manners, on hosts of which some are slow, some never answer, some stop doing so for a while,
  * some ask to be left alone, some are overloaded in storms, and some have a crawl delay. Hosts come and go in waves. A new
  * dispatcher takes over every ten minutes.
+ * @param {{ hosts: number, urls: number, random: () => number }} size
+ * @returns {import("./dispatch-simulation.mjs").SimulationOptions}
  */
 export function wild({ hosts, urls, random }) {
   // Hosts do not change their nature; a wave of them is being crawled at a time.
@@ -77,10 +81,9 @@ export function wild({ hosts, urls, random }) {
 }
 
 /**
- * A crawl of ten URLs beside one of very many.
- * @param {object} options
- * @param {"same" | "other"} options.hosts whether it is on a host of the other's
- * @param {boolean} options.isAlone without the other
+ * A crawl of ten URLs beside one of very many, on a host of the other's or on others, with or without a delay.
+ * @param {{ hosts: "same" | "other", isAlone: boolean, delayMs?: number, random: () => number }} how
+ * @returns {import("./dispatch-simulation.mjs").SimulationOptions}
  */
 export function neighbours({ hosts, isAlone, delayMs = 0, random }) {
   const many = 50_000;
