@@ -78,8 +78,8 @@ export class Lane {
   inFlight = 0;
   /** The instant for which the lane stands in the queue of those that wait, if it does. */
   wakesAt: number | undefined;
-  /** Though it is given up, a URL is being fetched from it. */
-  isTried = false;
+  /** Those in flight that are fetched, and not merely given up. */
+  fetches = 0;
   /** It is held back because too many hosts are being tried that may not answer. */
   isHeldBack = false;
 
@@ -256,7 +256,7 @@ export class Lane {
    * @returns why not, for people; undefined if it is
    */
   objection(now: number): string | undefined {
-    if (!this.isGivenUp(now) || (this.opensAt <= now && !this.isTried)) return undefined;
+    if (!this.isGivenUp(now) || (this.opensAt <= now && this.fetches === 0)) return undefined;
     return `the host has not answered for too long: ${this.trouble}`;
   }
 }

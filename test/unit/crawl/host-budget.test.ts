@@ -271,6 +271,25 @@ describe("A host that does not answer", () => {
     expect(dispatcher.waitReason({ crawl: "c", host: "dead.test" })).toBe("host busy");
   });
 
+  it("is not tried while a fetch is under way that began before it was given up", async () => {
+    const { sent, add, settle, end, advance } = await started([crawlNamed("c")], { backoff: BACKOFF });
+    await add("c", ...pagesOf("dead.test", 20));
+    await settle();
+    for (const task of sent.slice(0, 4)) await end(task, SILENT);
+    for (const waitMs of [1_000, 2_000, 4_000]) {
+      await advance(waitMs);
+      await end(sent.at(-1) as Task, SILENT);
+    }
+    await advance(8_000);
+    expect(sent).toHaveLength(8);
+    // Fifteen seconds of silence; the patience ends while the eighth is still being fetched.
+    await advance(6_000);
+    await add("c", "http://dead.test/late");
+    await settle();
+    expect(sent).toHaveLength(21);
+    expect(sent.slice(8).every(({ givenUp }) => givenUp !== undefined)).toBe(true);
+  });
+
   it("does not fill the window, however many such hosts there are", async () => {
     const { sent, add, settle, end, dispatcher, advance } = await started([crawlNamed("c")], {
       backoff: BACKOFF,
