@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `npm run bench -- crawl` and `npm run bench -- bus`: see docs/performance.md. */
+/** `npm run bench -- crawl`, `npm run bench -- bus` and `npm run bench -- dispatch`: see docs/performance.md. */
 import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
@@ -7,15 +7,18 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import * as busReport from "../bench/bus-report.mjs";
 import * as crawlReport from "../bench/crawl-report.mjs";
+import * as dispatchReport from "../bench/dispatch-report.mjs";
 import { MEASURES, NEEDS_SERVERS, VARIANTS } from "../bench/variants.mjs";
 import { prepare } from "./prepare.mjs";
 import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
 const GROWTH = 10;
+const SCENARIOS = ["rush", "wild"];
 
 const USAGE = `Usage: npm run bench -- crawl [flags]
        npm run bench -- bus [flags]
+       npm run bench -- dispatch [flags]
 
 crawl: crawls a synthetic site on loopback in several ways, in turns, and compares them.
 
@@ -31,10 +34,17 @@ bus: calls, tasks and broadcasts over our bus and over bare amqplib, in turns.
   --tasks N        tasks of each measurement [4000]
   --only NAMES     ${MEASURES.join(", ")} [all]
 
-Both:
+dispatch: the dispatcher alone, in simulated time.
+
+  --hosts N        hosts [100000]
+  --urls N         URLs [1000000]
+  --rounds N       how often everything is run; medians count [3]
+  --only NAMES     ${SCENARIOS.join(", ")} [all]
+
+All:
 
   --profile DIR    write CPU profiles of all processes of ours to DIR (for bench/top-of-profile.mjs)
-  --json FILE      where the numbers go [.warren/bench/crawl.json, bus.json]
+  --json FILE      where the numbers go [.warren/bench/crawl.json, bus.json, dispatch.json]
   --docs           put the tables into docs/performance.md
   --dist FOLDER    a compiled program other than dist/, taken as it is
 
@@ -42,6 +52,25 @@ RabbitMQ and MongoDB are those of AMQP_URL and MONGODB_URI, else private ones ar
 `;
 
 const BENCHMARKS = {
+  dispatch: {
+    report: dispatchReport,
+    flags: {
+      hosts: { type: "string", default: "100000" },
+      urls: { type: "string", default: "1000000" },
+      rounds: { type: "string", default: "3" },
+    },
+    readOptions: (values) => ({
+      hosts: wholeNumber("--hosts", values.hosts, 100),
+      urls: wholeNumber("--urls", values.urls, 1_000),
+      scenarios: values.only === undefined ? SCENARIOS : namesFrom(values.only.split(","), SCENARIOS),
+    }),
+    async run(options) {
+      const { benchDispatch } = await import("../bench/dispatch-bench.mjs");
+      return benchDispatch(options);
+    },
+    // A broken promise ends it.
+    failed: () => false,
+  },
   crawl: {
     report: crawlReport,
     flags: {
@@ -210,13 +239,13 @@ function namesFrom(given, all, shown = all) {
 }
 
 async function writeJson(options, { summarize, judge }, runs) {
-  const { benchmark, json, sizes, rounds, sliceMs, tasks, profileDir } = options;
+  const { benchmark, json, sizes, rounds, sliceMs, tasks, hosts, urls, profileDir } = options;
   const machine = { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, node: process.version };
   const result = {
     benchmark,
     at: new Date().toISOString(),
     machine,
-    ...{ sizes, rounds, sliceMs, tasks, profiled: profileDir !== undefined },
+    ...{ sizes, rounds, sliceMs, tasks, hosts, urls, profiled: profileDir !== undefined },
     summary: summarize(runs),
     targets: judge(runs),
     runs,

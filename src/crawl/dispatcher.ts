@@ -93,10 +93,7 @@ export type DispatcherDeps = {
   readonly onDispatched?: (tasks: readonly Task[]) => void;
 };
 
-/**
- * Sources passed over in one look because the frontier is being read as often as it may be, or because all
- * that they have must wait for a crew without room.
- */
+/** Sources passed over in one look because all that they have must wait for a crew without room. */
 const MAX_PASSED_OVER = 64;
 
 /** URLs in flight from which on dispatches are gathered. */
@@ -480,6 +477,7 @@ export class Dispatcher {
     this.#reader.readHostStates();
     this.#lanes.letGo(this.#flights.doubtfulRoomOf(OWN_CREW));
     this.#lanes.openDue();
+    this.#turns.read(this.#read, () => this.#readAhead.isEnough);
     while (this.#batches < this.#options.batchesAtOnce && !this.#isGathering()) {
       const chosen = this.#choose(this.#options.batchSize);
       if (chosen.length === 0) break;
@@ -496,12 +494,24 @@ export class Dispatcher {
     this.#lanes.armTimer();
   }
 
+  /** Reads what a source has, if that can be done now. */
+  readonly #read = (source: LaneSource): boolean => {
+    if (this.#reader.isBusy) return false;
+    source.listed = false;
+    const now = this.#deps.clock.now();
+    if (source.lane.isOpen(now) && source.hasMore(now)) this.#reader.read(source);
+    else this.#lanes.awaitOpening(source.lane);
+    return true;
+  };
+
   /** Whether to wait for more before the next batch; it is begun by a timer then. */
   #isGathering(): boolean {
     if (this.#flights.size < MUCH_IN_FLIGHT) return false;
     const { clock } = this.#deps;
-    const leftMs = this.#lastBatchAt + this.#options.gatherMs - clock.monotonic();
+    const { batchSize, gatherMs } = this.#options;
+    const leftMs = this.#lastBatchAt + gatherMs - clock.monotonic();
     if (leftMs <= 0) return false;
+    if (this.#flights.roomOf(OWN_CREW) >= batchSize && this.#turns.haveReady(batchSize)) return false;
     this.#stopGathering ??= clock.after(leftMs, () => {
       this.#stopGathering = undefined;
       this.#wake();
@@ -533,13 +543,7 @@ export class Dispatcher {
         continue;
       }
       if (source.buffer.length === 0) {
-        if (this.#reader.isBusy) {
-          turn.round.push(source);
-          passedOver += 1;
-          continue;
-        }
-        source.listed = false;
-        this.#reader.read(source);
+        turn.list(source);
         continue;
       }
       if (source.lane.isDoubtful && this.#mustHoldBack(source.lane, turn, now)) {
@@ -547,12 +551,12 @@ export class Dispatcher {
         this.#lanes.holdBack(source.lane);
         continue;
       }
-      turn.round.push(source);
       // As a rule the first: only where URLs of one crawl need several crews may one have to wait for its own.
       const url = this.#readAhead.take(
         source,
         (each) => this.#flights.roomOf(this.#crewFor(each, turn.crawl)) > 0,
       );
+      turn.list(source);
       if (url === undefined) {
         passedOver += 1;
         continue;
@@ -741,7 +745,6 @@ function toTask(
     dispatchedAt: dispatch.dispatchedAt,
     notAfter: dispatch.notAfter,
     delayMs: lane.delayMs,
-    ...((lane.isFollowing || maxBytesPerSecond !== undefined) && { isMeasured: true }),
     ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
     ...(lane.awaitsRobots && { awaitsRobots: true }),
     ...(givenUp !== undefined && { givenUp }),

@@ -10,6 +10,7 @@ import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
 import type { Frontier } from "./frontier.js";
+import type { HostState } from "./host-state.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
@@ -37,6 +38,8 @@ export type EngineDeps = {
   readonly metrics?: Metrics;
   /** Told now and then how much of a file has come, while that takes long. */
   readonly onProgress?: (task: Task, bytes: number) => void;
+  /** Told what a host's robots.txt says of its pace, at once, when other URLs wait for that. */
+  readonly onHostLearnt?: (state: HostState) => void;
   /** The node's id, on every record. */
   readonly node: string;
 };
@@ -220,7 +223,11 @@ export class Engine {
     const { clock, robots } = this.#deps;
     try {
       const answer = await robots.check(url, signal);
-      findings.crawlDelayMs = answer.crawlDelayMs;
+      const { crawlDelayMs } = answer;
+      findings.crawlDelayMs = crawlDelayMs;
+      if (task.awaitsRobots === true && answer.verdict !== "disallow" && task.target === undefined) {
+        this.#deps.onHostLearnt?.({ host: task.host, crawlDelayMs });
+      }
       if (answer.allowed) return undefined;
       const endedAt = clock.now();
       if (answer.verdict !== "disallow") {

@@ -12,8 +12,6 @@ export type Flight = {
   beganAt: number;
   /** Why it is to be ended without a fetch. */
   readonly givenUp: string | undefined;
-  /** The one fetch from a host that is given up. */
-  readonly isTry: boolean;
   /** Its host has not answered lately. */
   readonly isDoubtful: boolean;
   /** The dispatch it flies under; empty until it is about to be marked. */
@@ -105,15 +103,12 @@ export class Flights {
   take(id: string, source: LaneSource, crew: string, now: number): void {
     const { lane } = source;
     const givenUp = lane.objection(now);
-    const isTry = givenUp === undefined && lane.isGivenUp(now);
-    if (isTry) lane.isTried = true;
     this.#begin(id, {
       source,
       crew,
       isLocatable: crew === OWN_CREW,
       beganAt: now,
       givenUp,
-      isTry,
       isDoubtful: givenUp === undefined && lane.isDoubtful,
       token: "",
       deadline: Number.POSITIVE_INFINITY,
@@ -123,8 +118,8 @@ export class Flights {
   }
 
   /** A URL was in flight before anyone here knew of it. */
-  adopt(id: string, flight: Omit<Flight, "isMissing" | "givenUp" | "isTry" | "isDoubtful">): void {
-    this.#begin(id, { ...flight, givenUp: undefined, isTry: false, isDoubtful: false, isMissing: false });
+  adopt(id: string, flight: Omit<Flight, "isMissing" | "givenUp" | "isDoubtful">): void {
+    this.#begin(id, { ...flight, givenUp: undefined, isDoubtful: false, isMissing: false });
   }
 
   /** Its places are free again. Returns false when it is not, or no longer, what is in flight under this id. */
@@ -202,14 +197,15 @@ export class Flights {
     this.#byId.set(id, flight);
     this.#flying.set(flight.crew, (this.#flying.get(flight.crew) ?? 0) + 1);
     if (flight.isDoubtful) this.#doubtful += 1;
+    if (flight.givenUp === undefined) flight.source.lane.fetches += 1;
     flight.source.inFlight += 1;
     flight.source.lane.inFlight += 1;
   }
 
-  #end(id: string, { crew, source, isTry, isDoubtful }: Flight): void {
+  #end(id: string, { crew, source, givenUp, isDoubtful }: Flight): void {
     this.#byId.delete(id);
     this.#flying.set(crew, (this.#flying.get(crew) ?? 0) - 1);
     if (isDoubtful) this.#doubtful -= 1;
-    if (isTry) source.lane.isTried = false;
+    if (givenUp === undefined) source.lane.fetches -= 1;
   }
 }

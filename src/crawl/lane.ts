@@ -78,8 +78,8 @@ export class Lane {
   inFlight = 0;
   /** The instant for which the lane stands in the queue of those that wait, if it does. */
   wakesAt: number | undefined;
-  /** Though it is given up, a URL is being fetched from it. */
-  isTried = false;
+  /** Those in flight that are fetched, and not merely given up. */
+  fetches = 0;
   /** It is held back because too many hosts are being tried that may not answer. */
   isHeldBack = false;
 
@@ -96,12 +96,12 @@ export class Lane {
   #awaitsRobots = false;
   /** Made when something is wrong for the first time. */
   #health: HostHealth | undefined;
-  readonly #madeAt: number;
+  #stirredAt: number;
 
   constructor(host: string, shard: number, madeAt: number) {
     this.host = host;
     this.shard = shard;
-    this.#madeAt = madeAt;
+    this.#stirredAt = madeAt;
   }
 
   /** The delay in force, in milliseconds. */
@@ -116,11 +116,6 @@ export class Lane {
   /** Body bytes a second that the host may be asked for; undefined when there is no such limit. */
   get maxBytesPerSecond(): number | undefined {
     return this.#maxBytesPerSecond;
-  }
-
-  /** Whether the delay follows how long fetches take. */
-  get isFollowing(): boolean {
-    return this.#following.length > 0;
   }
 
   /** It has one URL in flight only because its robots.txt is not known. */
@@ -168,12 +163,12 @@ export class Lane {
    * @returns whether something has changed that must outlive whoever holds the lane
    */
   land(end: TaskEnd, beganAt: number, now: number, backoff: Backoff): boolean {
+    this.#stirredAt = now;
     // By our own clock, on which the delay is measured too; the worker's differs by some milliseconds.
     if (end.untouched !== true) this.#lastEndedAt = Math.max(this.#lastEndedAt, now);
     if (end.fetchMs !== undefined) this.#lastFetchMs = end.fetchMs;
-    if (end.bytes !== undefined && this.#maxBytesPerSecond !== undefined) {
-      const { from, ms } = debtOf(end.bytes, this.#maxBytesPerSecond, now - (end.fetchMs ?? 0));
-      this.#paidUntil = Math.max(this.#paidUntil, from) + ms;
+    if (end.owedMs !== undefined) {
+      this.#paidUntil = Math.max(this.#paidUntil, now - (end.fetchMs ?? 0)) + end.owedMs;
     }
     const { trouble } = end;
     if (trouble === undefined) {
@@ -234,9 +229,9 @@ export class Lane {
     return this.#health === undefined ? this.opensAt : Math.min(this.opensAt, this.#health.givenUpAt);
   }
 
-  /** For how long nothing has happened here and nothing is being waited for, in milliseconds. */
-  quietSince(now: number): number {
-    return now - Math.max(this.#lastEndedAt, this.#backoffUntil, this.#paidUntil, this.#madeAt);
+  /** For how long nothing has happened here, in milliseconds. */
+  quietFor(now: number): number {
+    return now - this.#stirredAt;
   }
 
   /** The host has been silent for so long that its URLs are given up, but for a try now and then. */
@@ -261,7 +256,7 @@ export class Lane {
    * @returns why not, for people; undefined if it is
    */
   objection(now: number): string | undefined {
-    if (!this.isGivenUp(now) || (this.opensAt <= now && !this.isTried)) return undefined;
+    if (!this.isGivenUp(now) || (this.opensAt <= now && this.fetches === 0)) return undefined;
     return `the host has not answered for too long: ${this.trouble}`;
   }
 }
@@ -275,12 +270,3 @@ const MOST_GIVEN_UP_AT_ONCE = 64;
 type Following = { readonly factor: number; readonly mostMs: number };
 
 const NONE: readonly Following[] = [];
-
-/** For how long bytes keep a host's bandwidth busy, and from when on. */
-export function debtOf(
-  bytes: number,
-  maxBytesPerSecond: number,
-  beganAt: number,
-): { readonly from: number; readonly ms: number } {
-  return { from: beganAt, ms: (bytes * 1_000) / maxBytesPerSecond };
-}

@@ -15,7 +15,10 @@ export type LanesDeps = {
   readonly onDue: () => void;
 };
 
-/** How long a lane that nothing waits for is kept, in milliseconds; above the longest crawl delay obeyed. */
+/**
+ * How long a lane that nothing waits for is kept, in milliseconds: above the longest crawl delay obeyed, and long enough
+ * for what was noted of it to be on record.
+ */
 const QUIET_MS = 90_000;
 
 /**
@@ -143,8 +146,7 @@ export class Lanes {
         if (source.listed || !source.hasMore(now)) continue;
         const turn = this.#deps.turns.get(source.crawl);
         if (turn === undefined) continue;
-        source.listed = true;
-        turn.round.push(source);
+        turn.list(source);
       }
     }
     this.awaitOpening(lane);
@@ -221,7 +223,7 @@ export class Lanes {
   /** Lanes that nothing waits for go once no promise hangs on them; what matters of them is on record. */
   forgetQuiet(now: number): void {
     for (const lane of this.#byHost.values()) {
-      if (lane.isKnown && lane.sources.size === 0 && lane.inFlight === 0 && lane.quietSince(now) > QUIET_MS) {
+      if (lane.isKnown && lane.sources.size === 0 && lane.inFlight === 0 && lane.quietFor(now) > QUIET_MS) {
         this.#byHost.delete(lane.host);
       }
     }

@@ -20,6 +20,11 @@ export class ReadAhead {
     return this.#size;
   }
 
+  /** Whether as much is read ahead as is to be. */
+  get isEnough(): boolean {
+    return this.#size >= this.#most;
+  }
+
   /** How many to read at once when so many lanes share what is left. */
   shareOf(lanes: number): number {
     const fairShare = Math.floor((this.#most - this.#size) / Math.max(1, lanes));

@@ -3,7 +3,6 @@ import type { TaskArchive } from "./archive.js";
 import type { FetchedBody } from "./fetcher.js";
 import type { Ending, NewUrl } from "./frontier.js";
 import type { HostNote } from "./host-state.js";
-import { debtOf } from "./lane.js";
 import type { Outcome } from "./outcome.js";
 import type { ArchiveRecord, FileRecord, ItemRecord, PageRecord } from "./records.js";
 import type { Task, TaskEnd } from "./task.js";
@@ -71,14 +70,11 @@ export class TaskResults {
 
   /** What is new about the host and must outlive the dispatcher that hears of it. */
   #hostStateOf(task: Task, end: TaskEnd): HostNote | undefined {
-    const { backoffUntil, crawlDelayMs, endedAt, fetchMs, bytes } = end;
-    const { maxBytesPerSecond } = task;
+    const { backoffUntil, crawlDelayMs, endedAt, fetchMs, owedMs } = end;
     const isNewDelay = crawlDelayMs !== undefined && this.#notedDelays.get(task.host) !== crawlDelayMs;
     const hasDelay = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
     const debt =
-      maxBytesPerSecond === undefined || bytes === undefined || fetchMs === undefined
-        ? undefined
-        : debtOf(bytes, maxBytesPerSecond, endedAt - fetchMs);
+      owedMs === undefined || fetchMs === undefined ? undefined : { from: endedAt - fetchMs, ms: owedMs };
     if (!isNewDelay && !hasDelay && debt === undefined && backoffUntil === undefined) return undefined;
     if (isNewDelay) this.#notedDelays.set(task.host, crawlDelayMs);
     return {
@@ -129,11 +125,10 @@ function endOf(task: Task, outcome: Outcome, findings: Findings): TaskEnd {
     ...(outcome.untouched === true && { untouched: true }),
     ...(statusCode !== undefined && { answered: true }),
     ...(trouble !== undefined && { trouble }),
-    ...(task.isMeasured === true &&
-      fetchBeganAt !== undefined && {
-        fetchMs: Math.max(0, endedAt - fetchBeganAt),
-        bytes: body?.receivedBytes ?? 0,
-      }),
+    ...(fetchBeganAt !== undefined && { fetchMs: Math.max(0, endedAt - fetchBeganAt) }),
+    ...(task.maxBytesPerSecond !== undefined && {
+      owedMs: Math.ceil(((body?.receivedBytes ?? 0) * 1_000) / task.maxBytesPerSecond),
+    }),
     ...(outcome.state === "queued" && {
       queuedAgain: { readyAt: outcome.readyAt, host: outcome.host ?? task.host },
     }),

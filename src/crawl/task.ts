@@ -25,8 +25,6 @@ export type Task = {
   readonly notAfter: number;
   /** The delay in force on the host's lane, in milliseconds; the end of the fetch is recorded when it is not 0. */
   readonly delayMs: number;
-  /** How long the fetch takes, and how many bytes it brings, is to be told. */
-  readonly isMeasured?: boolean;
   /** The bandwidth that may be taken of its host, in bytes a second, if there is a limit. */
   readonly maxBytesPerSecond?: number;
   /** Others wait for what the host's robots.txt says. */
@@ -49,10 +47,10 @@ export type TaskEnd = {
   readonly queuedAgain?: { readonly readyAt: number; readonly host: string };
   /** Nothing was asked of the host: the lane's delay need not run. */
   readonly untouched?: boolean;
-  /** How long its last fetch took, in milliseconds, if that was to be told. */
+  /** How long its last fetch took, in milliseconds. */
   readonly fetchMs?: number;
-  /** Body bytes that it brought, if that was to be told. */
-  readonly bytes?: number;
+  /** For how long the bytes that it brought keep the host's bandwidth busy, in milliseconds, if that is limited. */
+  readonly owedMs?: number;
   /** The host answered, whatever it said. */
   readonly answered?: boolean;
   /** What is wrong with the host, as far as this fetch tells. */

@@ -1,4 +1,5 @@
 import type { Crawl } from "./crawl.js";
+import { DueQueue } from "./due-queue.js";
 import { Fifo } from "./fifo.js";
 import type { LaneSource } from "./lane.js";
 
@@ -7,8 +8,10 @@ export class Turn {
   crawl: Crawl;
   /** Whom its URLs have been seen to need. */
   readonly crews: Set<string>;
-  /** Sources that may have something to give, in the order of their turns. */
+  /** Sources that have something to give, in the order of their turns. */
   readonly round = new Fifo<LaneSource>();
+  /** Sources that may have, once they are read. */
+  readonly unread = new Fifo<LaneSource>();
   readonly sources = new Set<LaneSource>();
   /** How far it has come, in turns divided by weight; the one that has come least far is next. */
   pass: number;
@@ -18,6 +21,13 @@ export class Turn {
     this.crawl = crawl;
     this.crews = new Set([crew]);
     this.pass = pass;
+  }
+
+  /** Gives a source its next turn: to give something, or to be read first. */
+  list(source: LaneSource): void {
+    source.listed = true;
+    if (source.buffer.length > 0) this.round.push(source);
+    else this.unread.push(source);
   }
 
   /** Whether nothing of it waits or runs here, as far as is known here. */
@@ -111,24 +121,60 @@ export class Turns {
     next: (turn: Turn) => Chosen | undefined,
   ): Chosen[] {
     const chosen: Chosen[] = [];
-    const active = new Set<Turn>();
-    for (const turn of this.#byCrawl.values()) {
-      if (turn.round.size > 0 && isReady(turn)) active.add(turn);
-    }
-    while (chosen.length < most && active.size > 0) {
-      let first: Turn | undefined;
-      for (const turn of active) if (first === undefined || turn.pass < first.pass) first = turn;
+    const active = this.#inOrder((turn) => turn.round.size > 0 && isReady(turn));
+    while (chosen.length < most) {
+      const first = active.takeDue(Number.POSITIVE_INFINITY);
       if (first === undefined) break;
       const found = isReady(first) ? next(first) : undefined;
-      if (found === undefined) {
-        active.delete(first);
-        continue;
-      }
+      if (found === undefined) continue;
       chosen.push(found);
       this.#pass = Math.max(this.#pass, first.pass);
       first.pass = Math.max(first.pass, this.#pass - 1) + 1 / (first.crawl.priority + 1);
+      active.push(first.pass, first);
     }
     return chosen;
+  }
+
+  /**
+   * Has sources read, one of each crawl in turn, those first that have come least far.
+   * @param read returns false when no more can be read for now
+   * @param isEnough whether enough is read ahead: then only crawls that have nothing at all read on
+   */
+  read(read: (source: LaneSource) => boolean, isEnough: () => boolean): void {
+    const active = this.#inOrder((turn) => turn.unread.size > 0);
+    for (let round = 0; ; ) {
+      const turn = active.takeDue(Number.POSITIVE_INFINITY);
+      if (turn === undefined) return;
+      if (turn.round.size > 0 && isEnough()) continue;
+      const source = turn.unread.shift();
+      if (source === undefined) continue;
+      if (!source.listed) {
+        active.push(turn.pass, turn); // It was removed since.
+        continue;
+      }
+      if (!read(source)) {
+        turn.unread.push(source);
+        return;
+      }
+      round += 1;
+      active.push(turn.pass + round, turn);
+    }
+  }
+
+  /** Whether at least so many sources have something to give. */
+  haveReady(most: number): boolean {
+    let ready = 0;
+    for (const { round } of this.#byCrawl.values()) {
+      ready += round.size;
+      if (ready >= most) return true;
+    }
+    return false;
+  }
+
+  #inOrder(isActive: (turn: Turn) => boolean): DueQueue<Turn> {
+    const active = new DueQueue<Turn>();
+    for (const turn of this.#byCrawl.values()) if (isActive(turn)) active.push(turn.pass, turn);
+    return active;
   }
 }
 

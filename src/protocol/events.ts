@@ -58,6 +58,11 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
     summary: "URLs of a crawl were queued.",
     data: z.looseObject({ hosts: z.array(z.string()) }),
   },
+  "host.learnt": {
+    summary:
+      "A worker knows what pace a host's robots.txt asks for, before the page is there that it was asked for.",
+    data: z.looseObject({ host: z.string(), crawlDelayMs: z.number() }),
+  },
   "spider.wanted": {
     summary: "A worker that cannot consume asks for tasks of an external spider, and there were none.",
     data: none,

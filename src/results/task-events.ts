@@ -1,4 +1,5 @@
 import type { BusEvent, Events } from "../bus/index.js";
+import type { HostState } from "../crawl/host-state.js";
 import type { Task } from "../crawl/task.js";
 import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
@@ -29,6 +30,7 @@ export class TaskEvents {
   readonly #node: string;
   readonly #clock: Clock;
   #started: BusEvent[] = [];
+  #learnt: BusEvent[] = [];
   #stopTimer: StopTimer | undefined;
 
   constructor(events: Events, node: string, clock: Clock) {
@@ -93,6 +95,23 @@ export class TaskEvents {
       events.push({ type: "frontier.added", at: this.#now(), crawl, node: this.#node, data });
     }
     this.#events.publish("frontier.added", events);
+  }
+
+  /** What a host's robots.txt says is known: dispatchers wait for it. Told with others that come at the same time. */
+  hostLearnt({ host, crawlDelayMs }: HostState): void {
+    if (this.#learnt.length === 0) setImmediate(() => this.#tellLearnt());
+    this.#learnt.push({
+      type: "host.learnt",
+      at: this.#now(),
+      node: this.#node,
+      data: { host, ...(crawlDelayMs !== undefined && { crawlDelayMs }) },
+    });
+  }
+
+  #tellLearnt(): void {
+    const learnt = this.#learnt;
+    this.#learnt = [];
+    this.#events.publish("host.learnt", learnt);
   }
 
   flush(): void {

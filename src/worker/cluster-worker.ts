@@ -123,6 +123,7 @@ export class ClusterWorker implements Service {
         logger,
         metrics,
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
+        onHostLearnt: (state) => this.#events.hostLearnt(state),
         node: nodeId,
       },
       options.limits,

@@ -6,6 +6,7 @@ import type { FailReason, Frontier } from "../crawl/frontier.js";
 import { type Death, describeDeaths, mustRunAlone, type Suspect } from "../crawl/suspicion.js";
 import { decodeTask, handBack, TASK_CONTENT_TYPE, type Task } from "../crawl/task.js";
 import type { TaskResult } from "../crawl/task-result.js";
+import { TaskRound } from "../crawl/task-round.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf, WarrenError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -70,6 +71,12 @@ type Return = {
   readonly suspicion?: "raised";
 };
 
+/**
+ * Messages taken for each task that may run. As many as a dispatcher sends for it, so that few wait in the broker, where
+ * one crawl's stand behind another's: here they take turns.
+ */
+const TAKEN_PER_PLACE = 3;
+
 /** Messages taken beyond those that run: what is being committed, and a little in hand. */
 const HEADROOM = 16;
 
@@ -107,7 +114,7 @@ export class TaskLoop implements Service {
   readonly #deps: TaskLoopDeps;
   #options: TaskLoopOptions;
   #consumer: Consumer | undefined;
-  readonly #waiting: Taken[] = [];
+  readonly #waiting = new TaskRound<Taken>();
   readonly #suspects: (Taken & { readonly suspect: Suspect })[] = [];
   readonly #running = new Map<TaskDelivery, Running>();
   /** Everything that was taken and is not settled: it waits, runs, or is being stored. */
@@ -214,7 +221,7 @@ export class TaskLoop implements Service {
 
   /** Tasks here that have yet to bring a result. */
   get unfinished(): number {
-    return this.#running.size + this.#checking + this.#waiting.length;
+    return this.#running.size + this.#checking + this.#waiting.size;
   }
 
   /**
@@ -260,7 +267,7 @@ export class TaskLoop implements Service {
   }
 
   get #prefetch(): number {
-    return this.#options.concurrency * 2 + HEADROOM;
+    return this.#options.concurrency * TAKEN_PER_PLACE + HEADROOM;
   }
 
   #receive(delivery: TaskDelivery): void {
@@ -506,11 +513,9 @@ export class TaskLoop implements Service {
 
   /** Takes out those that have not begun and are meant. */
   #removeWaiting(isMeant: (taken: Taken) => boolean): readonly Taken[] {
-    const removed = [...this.#suspects, ...this.#waiting].filter(isMeant);
-    const isKept = (taken: Taken) => !isMeant(taken);
-    this.#suspects.splice(0, this.#suspects.length, ...this.#suspects.filter(isKept));
-    this.#waiting.splice(0, this.#waiting.length, ...this.#waiting.filter(isKept));
-    return removed;
+    const suspects = this.#suspects.filter(isMeant);
+    this.#suspects.splice(0, this.#suspects.length, ...this.#suspects.filter((taken) => !isMeant(taken)));
+    return [...suspects, ...this.#waiting.remove(isMeant)];
   }
 
   #commit({ task, delivery }: Taken, result: TaskResult): void {

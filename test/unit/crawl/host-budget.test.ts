@@ -27,8 +27,7 @@ describe("A delay that follows how long fetches take", () => {
     await add("c", ...pagesOf("a.test", 3));
     await settle();
     expect(sent).toHaveLength(1);
-    expect(sent[0]?.isMeasured).toBe(true);
-    await end(sent[0] as Task, { answered: true, fetchMs: 400, bytes: 10 });
+    await end(sent[0] as Task, { answered: true, fetchMs: 400 });
     await advance(1_199);
     expect(sent).toHaveLength(1);
     await advance(1);
@@ -42,12 +41,12 @@ describe("A delay that follows how long fetches take", () => {
     ]);
     await add("c", ...pagesOf("a.test", 3));
     await settle();
-    await end(sent[0] as Task, { answered: true, fetchMs: 20_000, bytes: 10 });
+    await end(sent[0] as Task, { answered: true, fetchMs: 20_000 });
     await advance(4_999);
     expect(sent).toHaveLength(1);
     await advance(1);
     expect(sent).toHaveLength(2);
-    await end(sent[1] as Task, { answered: true, fetchMs: 1, bytes: 10 });
+    await end(sent[1] as Task, { answered: true, fetchMs: 1 });
     await advance(999);
     expect(sent).toHaveLength(2);
     await advance(1);
@@ -63,7 +62,7 @@ describe("A delay that follows how long fetches take", () => {
     await add("plain", "http://a.test/x", "http://a.test/y");
     await settle();
     expect(sent).toHaveLength(1);
-    await end(sent[0] as Task, { answered: true, fetchMs: 100, bytes: 10 });
+    await end(sent[0] as Task, { answered: true, fetchMs: 100 });
     await advance(299);
     expect(sent).toHaveLength(1);
     await advance(1);
@@ -101,7 +100,7 @@ describe("A bandwidth cap", () => {
     await add("c", ...pagesOf("a.test", 3));
     await settle();
     await advance(500);
-    await end(sent[0] as Task, { answered: true, fetchMs: 500, bytes: 3_000 });
+    await end(sent[0] as Task, { answered: true, fetchMs: 500, owedMs: 3_000 });
     await advance(2_499);
     expect(sent).toHaveLength(1);
     await advance(1);
@@ -117,7 +116,7 @@ describe("A bandwidth cap", () => {
     await add("c", ...pagesOf("a.test", 40));
     await settle();
     expect(sent).toHaveLength(4);
-    for (const task of sent.slice(0, 4)) await end(task, { answered: true, fetchMs: 0, bytes: 1_000 });
+    for (const task of sent.slice(0, 4)) await end(task, { answered: true, fetchMs: 0, owedMs: 1_000 });
     await advance(3_999);
     expect(sent).toHaveLength(4);
     await advance(1);
@@ -270,6 +269,25 @@ describe("A host that does not answer", () => {
     await settle();
     expect(sent.slice(-1)[0]?.givenUp).toBeUndefined();
     expect(dispatcher.waitReason({ crawl: "c", host: "dead.test" })).toBe("host busy");
+  });
+
+  it("is not tried while a fetch is under way that began before it was given up", async () => {
+    const { sent, add, settle, end, advance } = await started([crawlNamed("c")], { backoff: BACKOFF });
+    await add("c", ...pagesOf("dead.test", 20));
+    await settle();
+    for (const task of sent.slice(0, 4)) await end(task, SILENT);
+    for (const waitMs of [1_000, 2_000, 4_000]) {
+      await advance(waitMs);
+      await end(sent.at(-1) as Task, SILENT);
+    }
+    await advance(8_000);
+    expect(sent).toHaveLength(8);
+    // Fifteen seconds of silence; the patience ends while the eighth is still being fetched.
+    await advance(6_000);
+    await add("c", "http://dead.test/late");
+    await settle();
+    expect(sent).toHaveLength(21);
+    expect(sent.slice(8).every(({ givenUp }) => givenUp !== undefined)).toBe(true);
   });
 
   it("does not fill the window, however many such hosts there are", async () => {
