@@ -64,7 +64,7 @@ export class UrlIdentity {
 
 /** A path, with or without its origin, as it would be without a session's id. */
 export function withoutSessionId(path: string): string {
-  if (!/;|\(|%3b/i.test(path)) return path;
+  if (!path.includes(";") && !path.includes("(") && !path.includes("%3")) return path;
   return path.replace(SESSION_IN_SEGMENT, "").replace(SESSION_SEGMENT, "");
 }
 
