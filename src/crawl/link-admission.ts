@@ -54,7 +54,8 @@ export class LinkAdmission {
     this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
     this.#onTrap = onTrap;
     const traps = crawl.links?.traps ?? true;
-    if (traps !== false) {
+    // Where no link of a link is followed nothing can be without end, and every link of a page would be looked at.
+    if (traps !== false && crawl.limits.maxDepth !== 0) {
       const limits = traps === true ? {} : traps;
       this.#traps = new TrapGuard({ limits, ignoresSessions: crawl.urls?.dropSessionIds === true, now });
     }
