@@ -116,7 +116,7 @@ export class LinkAdmission {
     if (seenAt !== undefined && seenAt <= rank) return undefined;
     seen?.set(key, rank);
     return {
-      id: this.#identity.idOf(target, request),
+      id: this.#identity.idOfKey(key, request),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,
