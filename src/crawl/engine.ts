@@ -475,8 +475,17 @@ export class Engine {
     let admission = this.#admissions.get(key);
     if (admission === undefined || admission.maxDepth !== crawl.limits.maxDepth) {
       // In the inbox each URL from outside is a crawl of its own, whose links are wanted whole.
-      const remembered = crawl.id === INBOX ? 0 : this.#limits.rememberedUrls;
-      admission = new LinkAdmission(crawl, remembered);
+      const rememberedUrls = crawl.id === INBOX ? 0 : this.#limits.rememberedUrls;
+      const { clock, logger } = this.#deps;
+      admission = new LinkAdmission(crawl, {
+        rememberedUrls,
+        now: () => clock.now(),
+        onTrap: (trap) =>
+          logger.warn(
+            { crawl: crawl.id, ...trap },
+            "links of this kind on this host are a trap, and skipped",
+          ),
+      });
       this.#admissions.set(key, admission);
     }
     return admission;

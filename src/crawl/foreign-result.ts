@@ -91,7 +91,7 @@ export async function toTaskResult(
   crawl: Crawl,
   deps: ForeignResultDeps,
 ): Promise<TaskResult> {
-  const admission = new LinkAdmission(crawl, 0);
+  const admission = new LinkAdmission(crawl, { now: () => deps.now });
   const outcome = await judge(found, url, admission, deps);
   const result = bare(outcome, url, token, deps.now);
   if (outcome.state !== "done") return result;

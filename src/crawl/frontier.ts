@@ -81,6 +81,8 @@ export type NewUrl = {
   readonly request?: UrlRequest;
   /** Set: recorded as skipped at once, for this reason, and never fetched. */
   readonly skip?: SkipReason;
+  /** With `skip`: what exactly speaks against it, for people. */
+  readonly error?: string;
 };
 
 /** A URL that waits for its turn. */

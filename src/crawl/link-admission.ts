@@ -3,6 +3,7 @@ import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
 import { RecentKeys } from "./recent-keys.js";
 import { type CompiledScope, compileScope } from "./scope.js";
 import type { SpiderRequest } from "./spider.js";
+import { type Trap, TrapGuard } from "./trap-guard.js";
 import { type CanonicalUrl, canonicalUrl } from "./url.js";
 import { UrlIdentity } from "./url-identity.js";
 
@@ -10,6 +11,19 @@ import { UrlIdentity } from "./url-identity.js";
 export type FoundOn = { readonly url: string; readonly depth: number };
 
 const REMEMBERED_CANONICALS = 20_000;
+/** Hosts with traps of which was told. */
+const REMEMBERED_TRAPS = 10_000;
+
+/** A trap, told of once for each host and kind. */
+export type TrapNotice = Trap & { readonly host: string; readonly url: string; readonly foundOn: string };
+
+export type LinkAdmissionOptions = {
+  /** How many URLs are remembered at most. @default 0 */
+  readonly rememberedUrls?: number;
+  readonly onTrap?: (notice: TrapNotice) => void;
+  /** In milliseconds since the epoch. */
+  readonly now: () => number;
+};
 
 /**
  * Decides which of the URLs that a crawl's pages name go to its frontier.
@@ -29,13 +43,22 @@ export class LinkAdmission {
   readonly #seen: RecentKeys | undefined;
   /** Ids of URLs to which pages were left that named them as canonical. */
   #leftTo: RecentKeys | undefined;
+  readonly #traps: TrapGuard | undefined;
+  readonly #toldTraps = new RecentKeys(REMEMBERED_TRAPS);
+  readonly #onTrap: ((notice: TrapNotice) => void) | undefined;
 
-  /** @param rememberedUrls how many URLs are remembered at most; 0 remembers none */
-  constructor(crawl: Crawl, rememberedUrls: number) {
+  constructor(crawl: Crawl, { rememberedUrls = 0, onTrap, now }: LinkAdmissionOptions) {
     this.#crawl = crawl;
     this.#scope = compileScope(crawl.scope, crawl.seeds);
     this.#identity = new UrlIdentity(crawl);
     this.#seen = rememberedUrls > 0 ? new RecentKeys(rememberedUrls) : undefined;
+    this.#onTrap = onTrap;
+    const traps = crawl.links?.traps ?? true;
+    // Where no link of a link is followed nothing can be without end, and every link of a page would be looked at.
+    if (traps !== false && crawl.limits.maxDepth !== 0) {
+      const limits = traps === true ? {} : traps;
+      this.#traps = new TrapGuard({ limits, ignoresSessions: crawl.urls?.dropSessionIds === true, now });
+    }
   }
 
   /** A page was skipped in favour of this URL, which must not be skipped in favour of that page. */
@@ -83,12 +106,17 @@ export class LinkAdmission {
     const seenAt = seen?.get(key);
     // Nearly all links end here.
     if (seenAt !== undefined && seenAt <= depth) return undefined;
-    const skip = this.#skipReason(target, kind, depth);
+    let skip = this.#skipReason(target, kind, depth);
+    const trap = skip === undefined ? this.#traps?.trapOf(target, on.url) : undefined;
+    if (trap !== undefined) {
+      skip = "limit";
+      this.#tellOf(trap, target, on);
+    }
     const rank = kind === "file" ? depth + 0.5 : skip === "depth" ? depth + 0.9 : depth;
     if (seenAt !== undefined && seenAt <= rank) return undefined;
     seen?.set(key, rank);
     return {
-      id: this.#identity.idOf(target, request),
+      id: this.#identity.idOfKey(key, request),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,
@@ -98,7 +126,16 @@ export class LinkAdmission {
       parent: on.url,
       ...(request !== undefined && { request }),
       ...(skip !== undefined && { skip }),
+      ...(trap !== undefined && { error: `trap "${trap.kind}": ${trap.rule}` }),
     };
+  }
+
+  #tellOf(trap: Trap, { host, url }: CanonicalUrl, on: FoundOn): void {
+    if (this.#onTrap === undefined) return;
+    const key = `${trap.kind} ${host}`;
+    if (this.#toldTraps.get(key) !== undefined) return;
+    this.#toldTraps.set(key, 1);
+    this.#onTrap({ ...trap, host, url, foundOn: on.url });
   }
 
   /** What a redirect leads to, as a URL of this crawl of its own. */

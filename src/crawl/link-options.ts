@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type TrapOptions, trapOptions } from "./trap-options.js";
 
 /**
  * Where a link stands. `anchor`: a, area. `frame`: frame, iframe. `refresh`: meta refresh. `next`, `alternate`,
@@ -41,6 +42,8 @@ export type LinkOptions = {
   readonly embeds?: boolean;
   /** Links marked `nofollow`, by themselves or by their page, are links too. @default false */
   readonly followNofollow?: boolean;
+  /** Links of traps are skipped; `false`: they are not; or from when on a link is one. @default true */
+  readonly traps?: boolean | TrapOptions;
 };
 
 export const linkOptions = z.strictObject({
@@ -52,6 +55,7 @@ export const linkOptions = z.strictObject({
   images: z.boolean().exactOptional(),
   embeds: z.boolean().exactOptional(),
   followNofollow: z.boolean().exactOptional(),
+  traps: trapOptions.exactOptional(),
 });
 
 /** A crawl's links, ready to be asked for every page. */

@@ -32,7 +32,12 @@ export class UrlIdentity {
 
   /** The id of a URL of the crawl, in the frontier and everywhere else. */
   idOf(url: Pick<CanonicalUrl, "key">, request?: UrlRequest): string {
-    return urlId(this.#crawl, fingerprint(this.keyOf(url), request));
+    return this.idOfKey(this.keyOf(url), request);
+  }
+
+  /** @param key what `keyOf` gave */
+  idOfKey(key: string, request?: UrlRequest): string {
+    return urlId(this.#crawl, fingerprint(key, request));
   }
 
   /** What is compared: the canonical form, less what the crawl's options take for meaningless. */
@@ -64,7 +69,7 @@ export class UrlIdentity {
 
 /** A path, with or without its origin, as it would be without a session's id. */
 export function withoutSessionId(path: string): string {
-  if (!/;|\(|%3b/i.test(path)) return path;
+  if (!path.includes(";") && !path.includes("(") && !path.includes("%3")) return path;
   return path.replace(SESSION_IN_SEGMENT, "").replace(SESSION_SEGMENT, "");
 }
 

@@ -525,7 +525,7 @@ export class MongoFrontier implements Frontier {
   }
 
   #toDocument(url: NewUrl, at: number): UrlDocument {
-    const { id, crawl, host, kind, depth, priority, parent, request, skip } = url;
+    const { id, crawl, host, kind, depth, priority, parent, request, skip, error } = url;
     return {
       _id: id,
       crawl,
@@ -542,6 +542,7 @@ export class MongoFrontier implements Frontier {
       ...(request !== undefined && { request: JSON.stringify(request) }),
       ...(skip !== undefined && { reason: skip }),
       foundAt: Math.floor(at),
+      ...(error !== undefined && { error: error.slice(0, MAX_ERROR_CHARACTERS) }),
       at,
     };
   }

@@ -216,6 +216,41 @@ describe("POST /crawls", () => {
     expect(status).toBe(201);
     expect(body.seeds).toEqual(["http://seeded.test/one", "http://seeded.test/two"]);
   });
+
+  it("takes for one URL what the crawl, or else its spider, takes for one", async () => {
+    const urls = { sortQuery: false };
+    const seeds = ["http://one.test/?utm_source=x", "http://one.test/"];
+    const { body: crawl } = await master.post("/api/v1/crawls", { spider: "seeded", seeds, urls });
+    expect(crawl).toMatchObject({ urls: { sortQuery: false, dropTracking: true }, counts: { queued: 1 } });
+
+    const added = await master.post(`/api/v1/crawls/${crawl.id}/urls`, {
+      urls: ["http://one.test/?gclid=1", "http://one.test/?a&b", "http://one.test/?b&a&utm_term=y"],
+    });
+
+    expect(added.body).toEqual({ accepted: 2, known: 1 });
+    const rows = (await master.get(`/api/v1/crawls/${crawl.id}/urls`)).body.items;
+    expect(rows.map(({ url }: { url: string }) => url).sort()).toEqual([
+      "http://one.test/?a&b",
+      "http://one.test/?b&a&utm_term=y",
+      "http://one.test/?utm_source=x",
+    ]);
+  });
+
+  it.each([
+    [
+      "an expression that goes back",
+      { scope: { allow: [], denyPatterns: ["(a)\\1"] } },
+      "scope.denyPatterns.0",
+    ],
+    ["a scope's unknown member", { scope: { paths: ["/a"] } }, "scope.paths"],
+    ["a link option that is none", { links: { canonical: "yes" } }, "links.canonical"],
+    ["a trap's number", { links: { traps: { segments: 0 } } }, "links.traps.segments"],
+    ["a URL option that is none", { urls: { dropSlash: true } }, "urls.dropSlash"],
+  ])("refuses %s, naming the member", async (_what, body, field) => {
+    const answer = await master.post("/api/v1/crawls", { seeds: SEEDS, ...body });
+
+    expect(answer).toMatchObject({ status: 400, body: { errors: [{ field }] } });
+  });
 });
 
 describe("the life of a crawl", () => {

@@ -21,10 +21,14 @@ import { WaitReasons } from "../../src/master/wait-reasons.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
 
-const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds">[] = [
+const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds" | "urls">[] = [
   { name: "links" },
   { name: "pdf" },
-  { name: "seeded", seeds: ["http://seeded.test/one", "http://seeded.test/two"] },
+  {
+    name: "seeded",
+    seeds: ["http://seeded.test/one", "http://seeded.test/two"],
+    urls: { sortQuery: true, dropTracking: true },
+  },
 ];
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of any shape

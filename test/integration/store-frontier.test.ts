@@ -179,6 +179,25 @@ describe("MongoFrontier", () => {
     expect(await one.frontier.commit([done(all[0] as NewUrl, sent.token)])).toEqual(new Set());
   });
 
+  it("keeps what exactly speaks against a URL, until it waits after all", async () => {
+    const { crawl, url } = newCrawl();
+    const error = 'trap "calendar": from 2028-11-01 to 2028-12-01';
+    await one.frontier.add([
+      url("trap", { skip: "limit", error }),
+      url("deep", { skip: "depth", error: "too deep", depth: 3 }),
+    ]);
+    const rows = async () => (await one.urls.list(crawl, { limit: 10 })).items;
+    expect(await rows()).toEqual([
+      expect.objectContaining({ state: "skipped", reason: "depth", error: "too deep" }),
+      expect.objectContaining({ state: "skipped", reason: "limit", error }),
+    ]);
+    await one.frontier.add([url("deep", { depth: 1 }), url("trap")]);
+    const [deep, trap] = await rows();
+    expect(deep).toMatchObject({ state: "queued" });
+    expect(deep).not.toHaveProperty("error");
+    expect(trap).toMatchObject({ state: "skipped", error });
+  });
+
   describe("lists", () => {
     const { crawl, url } = newCrawl();
     const hosts = ["a.test", "b.test", "c.test"];

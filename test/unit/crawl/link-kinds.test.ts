@@ -1,6 +1,8 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Crawl, DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
 import { LINK_KINDS, type LinkKind, type LinkOptions } from "../../../src/crawl/link-options.js";
+import { LinkScanner } from "../../../src/crawl/link-scanner.js";
 import { PageView } from "../../../src/crawl/page-view.js";
 import type { Task } from "../../../src/crawl/task.js";
 import { createLogger } from "../../../src/lib/logger.js";
@@ -151,5 +153,65 @@ describe("the canonical URL of a page", () => {
   ])("of %j with the header %j is %j", (html, header, expected) => {
     const given = header === undefined ? {} : { header };
     expect(pageOf(html, given).canonical()?.url).toBe(expected);
+  });
+});
+
+describe("of whatever page", () => {
+  it("links of a kind are the same, whatever else is looked for", () => {
+    const piece = fc.constantFrom(
+      ...[
+        "<a",
+        "<img",
+        "<link",
+        "<form",
+        "<meta",
+        "<source",
+        "<script",
+        "<base",
+        "<video",
+        "</script>",
+        "<title>",
+      ],
+      ...[
+        " href=",
+        " src=",
+        " srcset=",
+        " rel=",
+        " action=",
+        " http-equiv=refresh",
+        " content=",
+        " hreflang=de",
+      ],
+      ...[
+        "x",
+        "/y",
+        '"z 1x, w 2x"',
+        "'",
+        '"',
+        ">",
+        "/>",
+        "next",
+        "canonical",
+        "alternate",
+        "nofollow",
+        "&amp;",
+        "<!--",
+      ],
+      ...["-->", " ", "\0", "\ud800", "0;url=r", "</title>"],
+    );
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 40 }), fc.constantFrom(...LINK_KINDS), (pieces, kind) => {
+        const html = pieces.join("");
+        const alone = new LinkScanner(html, 100, new Set([kind])).scan().links;
+        const all = new LinkScanner(html, 100, new Set(LINK_KINDS)).scan().links;
+        // What could be of several kinds is of the first that is wanted.
+        const isElsewhere = (href: string) => all.some((link) => link.href === href);
+        expect(alone.every(({ href }) => isElsewhere(href))).toBe(true);
+        const ofKind = all.filter((link) => link.kind === kind);
+        expect(ofKind.every((link) => alone.some(({ href }) => href === link.href))).toBe(true);
+        expect(alone.every((link) => link.kind === kind)).toBe(true);
+      }),
+      { numRuns: 2_000 },
+    );
   });
 });

@@ -239,6 +239,12 @@ describe("scope by rules", () => {
     ["a broken expression", { denyPatterns: ["("] }, "scope.denyPatterns.0", /RE2.*missing/],
     ["too many states", { denyPatterns: ["((a{100}){100}){100}"] }, "scope.denyPatterns.0", /RE2.*repeat/],
     ["an expression too long", { denyPatterns: ["a".repeat(1_001)] }, "scope.denyPatterns.0", /1000/],
+    [
+      "expressions of too many steps",
+      { denyPatterns: ["a{900}", "b{900}", "c{900}"] },
+      "scope.denyPatterns",
+      /2000/,
+    ],
     ["a type with parameters", { contentTypes: ["text/html; charset=x"] }, "scope.contentTypes.0", /MIME/],
     ["half a type", { contentTypes: ["html"] }, "scope.contentTypes.0", /MIME/],
     ["an empty glob", { allow: [""] }, "scope.allow.0", /empty/],

@@ -158,12 +158,14 @@ describe("a crawl's options", () => {
       ...{ id: "c", status: "running", generation: 1, startedAt: 0, spider: "links", seeds: ["http://h/"] },
       ...{ scope: "host", limits: {}, politeness: DEFAULT_POLITENESS, priority: 5, params: {}, urls: all },
     };
-    const admission = new LinkAdmission(crawl, 100);
+    const admission = new LinkAdmission(crawl, { rememberedUrls: 100, now: Date.now });
     const on = { url: "http://h/", depth: 0 };
     const first = admission.admit("/p?b=1&a=2&utm_source=x", "page", on);
     expect(first?.url).toBe("http://h/p?b=1&a=2&utm_source=x");
     expect(admission.admit("/p?a=2&b=1", "page", on)).toBeUndefined();
-    expect(new LinkAdmission(crawl, 0).admit("/p;jsessionid=1?a=2&b=1", "page", on)?.id).toBe(first?.id);
+    expect(new LinkAdmission(crawl, { now: Date.now }).admit("/p;jsessionid=1?a=2&b=1", "page", on)?.id).toBe(
+      first?.id,
+    );
     const target = canonicalUrl("http://h/p?a=2&b=1&gclid=1");
     expect(target && admission.targetOf(target, 1, "http://h/").id).toBe(first?.id);
   });
