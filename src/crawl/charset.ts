@@ -1,24 +1,47 @@
 import { isAscii, isUtf8 } from "node:buffer";
 import { TextDecoder } from "node:util";
+import { guessEncoding, guessUtf16, isIso2022Jp } from "./charset-guess.js";
 
 /** Bytes in which a page has to name its character set (WHATWG HTML, 13.2.3.2). */
 const PRESCAN_BYTES = 1_024;
 
+/** Which encoding a page's bytes are in, and where its text begins. */
+export type PageEncoding = {
+  /** A name that TextDecoder knows; `latin1` for bytes that are ASCII throughout. */
+  readonly name: string;
+  /** Bytes of a byte order mark, which is no text. */
+  readonly bomBytes: number;
+};
+
 /**
  * Turns a page's bytes into text as a browser does (WHATWG HTML, 13.2.3): by its byte order mark, else by the
  * charset of the content type, else by what the page itself says at its beginning; and else as UTF-8 if it is
- * valid UTF-8, or windows-1252. Bytes that mean nothing become U+FFFD.
+ * valid UTF-8, or as what it looks like, or windows-1252. Bytes that mean nothing become U+FFFD.
  */
 export function decodeText(body: Buffer, contentType: string | undefined): string {
+  const { name, bomBytes } = encodingOfPage(body, contentType);
+  // One byte a character is what most pages need, and the quickest to read.
+  if (name === "latin1") return body.toString("latin1");
+  if (name === "utf-8") return body.toString("utf8", bomBytes);
+  if (name === "windows-1252") return decodeWindows1252(body);
+  return decoderOf(name).decode(body);
+}
+
+export function encodingOfPage(body: Buffer, contentType: string | undefined): PageEncoding {
   const marked = byBom(body);
   if (marked !== undefined) return marked;
-  const encoding = encodingOf(charsetOf(contentType)) ?? encodingOf(prescan(body));
-  if (encoding === "windows-1252") return decodeWindows1252(body);
-  if (encoding !== undefined && encoding !== "utf-8") return decoderOf(encoding).decode(body);
-  // One byte a character is what most pages need, and the quickest to read.
-  if (isAscii(body)) return body.toString("latin1");
-  if (encoding === "utf-8" || isUtf8(body)) return body.toString("utf8");
-  return decodeWindows1252(body);
+  const stated = encodingOf(charsetOf(contentType)) ?? encodingOf(prescan(body));
+  if (stated !== undefined && stated !== "utf-8") return { name: stated, bomBytes: 0 };
+  if (stated === undefined) {
+    const wide = guessUtf16(body);
+    if (wide !== undefined) return { name: wide, bomBytes: 0 };
+  }
+  if (isAscii(body)) {
+    const name = stated === undefined && isIso2022Jp(body) ? "iso-2022-jp" : "latin1";
+    return { name, bomBytes: 0 };
+  }
+  if (stated !== undefined || isUtf8(body)) return { name: "utf-8", bomBytes: 0 };
+  return { name: guessEncoding(body) ?? "windows-1252", bomBytes: 0 };
 }
 
 /** What windows-1252 has in the places of the control characters 0x80 to 0x9F (WHATWG Encoding, 9). */
@@ -33,11 +56,11 @@ function decodeWindows1252(body: Buffer): string {
     .replace(/[\u0080-\u009f]/g, (character) => WINDOWS_1252.charAt(character.charCodeAt(0) - 0x80));
 }
 
-function byBom(body: Buffer): string | undefined {
+function byBom(body: Buffer): PageEncoding | undefined {
   const [first, second, third] = body;
-  if (first === 0xef && second === 0xbb && third === 0xbf) return body.toString("utf8", 3);
-  if (first === 0xff && second === 0xfe) return decoderOf("utf-16le").decode(body);
-  if (first === 0xfe && second === 0xff) return decoderOf("utf-16be").decode(body);
+  if (first === 0xef && second === 0xbb && third === 0xbf) return { name: "utf-8", bomBytes: 3 };
+  if (first === 0xff && second === 0xfe) return { name: "utf-16le", bomBytes: 2 };
+  if (first === 0xfe && second === 0xff) return { name: "utf-16be", bomBytes: 2 };
   return undefined;
 }
 

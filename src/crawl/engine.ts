@@ -428,6 +428,8 @@ export class Engine {
       log: loggerOf(task, this.#deps.logger),
       signal,
     });
+    const isBig = body.length > this.#limits.bigPageBytes;
+    if (isBig || context.spider.tree !== undefined) await page.prepare(context.spider.tree, isBig);
     if (crawl.links?.canonical === "duplicate") {
       const canonical = await this.#knownCanonical(page, task, context);
       if (canonical !== undefined) return canonical;

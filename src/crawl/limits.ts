@@ -2,6 +2,8 @@
 export type TaskLimits = {
   /** Body bytes of a page, on the wire and after decoding. @default 16 MiB */
   readonly maxPageBytes: number;
+  /** Body bytes from which a page is looked at in slices, so that nothing else waits for it. @default 1 MiB */
+  readonly bigPageBytes: number;
   /** Body bytes of a file. @default 256 MiB */
   readonly maxFileBytes: number;
   /** Redirects followed from one URL. @default 10 */
@@ -24,6 +26,7 @@ const MiB = 1_048_576;
 
 export const DEFAULT_TASK_LIMITS: TaskLimits = {
   maxPageBytes: 16 * MiB,
+  bigPageBytes: MiB,
   maxFileBytes: 256 * MiB,
   maxRedirects: 10,
   maxAttempts: 3,

@@ -1,6 +1,7 @@
 import { Parser, Tokenizer } from "htmlparser2";
 import { DEFAULT_KINDS, type LinkKind } from "./link-options.js";
 import { srcsetUrls } from "./srcset.js";
+import { SLICE_CHARACTERS, type TimeSlices } from "./time-slices.js";
 
 /** A link as it is written on a page. */
 export type ScannedLink = {
@@ -97,6 +98,8 @@ export class LinkScanner {
   #valueEnd = -1;
   readonly #attributes = new Map<string, string>();
   #isInTitle = false;
+  #titleStart = -1;
+  #titleEnd = -1;
   #title: string | undefined;
   /** The tag being read opens an `svg`; in there a `title` names a drawing. */
   #isSvg = false;
@@ -114,9 +117,28 @@ export class LinkScanner {
   }
 
   scan(): PageScan {
-    const tokenizer = new Tokenizer({ xmlMode: false, decodeEntities: false }, this);
+    const tokenizer = this.#tokenizer();
     tokenizer.write(this.#text);
+    return this.#end(tokenizer);
+  }
+
+  /** The same, with rests: what it tells of places counts from the beginning of the text all the same. */
+  async scanInSlices(slices: TimeSlices): Promise<PageScan> {
+    const tokenizer = this.#tokenizer();
+    for (let at = 0; at < this.#text.length; at += SLICE_CHARACTERS) {
+      tokenizer.write(this.#text.slice(at, at + SLICE_CHARACTERS));
+      await slices.rest();
+    }
+    return this.#end(tokenizer);
+  }
+
+  #tokenizer(): Tokenizer {
+    return new Tokenizer({ xmlMode: false, decodeEntities: false }, this);
+  }
+
+  #end(tokenizer: Tokenizer): PageScan {
     tokenizer.end();
+    this.#endTitle();
     const closesAll = this.#robotsMeta.includes("nofollow") || this.#robotsMeta.includes("none");
     return {
       title: this.#title ?? "",
@@ -181,13 +203,12 @@ export class LinkScanner {
 
   ontext(start: number, end: number): void {
     if (!this.#isInTitle) return;
-    const raw = this.#text.slice(start, Math.min(end, start + MAX_TITLE_LENGTH));
-    this.#title = folded(raw.includes("&") ? decodeText(raw) : raw);
-    this.#isInTitle = false;
+    if (this.#titleStart < 0) this.#titleStart = start;
+    this.#titleEnd = end;
   }
 
   onclosetag(start: number, end: number): void {
-    this.#isInTitle = false;
+    if (this.#isInTitle) this.#endTitle();
     if (this.#svgDepth > 0 && this.#text.slice(start, end).toLowerCase() === "svg") this.#svgDepth -= 1;
   }
 
@@ -198,6 +219,14 @@ export class LinkScanner {
   ondeclaration(): void {}
   onprocessinginstruction(): void {}
   onend(): void {}
+
+  #endTitle(): void {
+    this.#isInTitle = false;
+    if (this.#titleStart < 0 || this.#title !== undefined) return;
+    const end = Math.min(this.#titleEnd, this.#titleStart + MAX_TITLE_LENGTH);
+    const raw = this.#text.slice(this.#titleStart, end);
+    this.#title = folded(raw.includes("&") ? decodeText(raw) : raw);
+  }
 
   #take(element: string): void {
     switch (element) {

@@ -2,6 +2,7 @@ import type { Cheerio, CheerioAPI } from "cheerio";
 import { load } from "cheerio/slim";
 import { type AnyNode, type ChildNode, type Document, DomHandler, Element } from "domhandler";
 import { Parser } from "htmlparser2";
+import { SLICE_CHARACTERS, type TimeSlices } from "./time-slices.js";
 
 export type TreeLimits = {
   /** Elements inside each other; deeper ones become siblings. Browsers stop at 512 as well. @default 512 */
@@ -15,7 +16,8 @@ export const TREE_DEFAULTS: TreeLimits = { maxDepth: 512, maxNodes: 500_000 };
 /** Open elements beyond which a page is not read on: the parser's own list of them costs the square. */
 const MAX_OPEN_ELEMENTS = 8_192;
 
-class TreeFull extends Error {}
+/** Ends the parsing of a page whose tree is as big as it may get. */
+export class TreeFull extends Error {}
 
 /** Builds a tree that no page can make too deep or too big. */
 class BoundedDomHandler extends DomHandler {
@@ -61,12 +63,35 @@ class BoundedDomHandler extends DomHandler {
 export function buildTree(text: string, limits: TreeLimits): Document {
   const handler = new BoundedDomHandler(limits);
   const parser = new Parser(handler);
+  untilFull(() => parser.end(text));
+  return handler.root;
+}
+
+/** The same tree, built with rests. */
+export async function buildTreeInSlices(
+  text: string,
+  limits: TreeLimits,
+  slices: TimeSlices,
+): Promise<Document> {
+  const handler = new BoundedDomHandler(limits);
+  const parser = new Parser(handler);
+  for (let at = 0; at < text.length; at += SLICE_CHARACTERS) {
+    if (untilFull(() => parser.write(text.slice(at, at + SLICE_CHARACTERS)))) return handler.root;
+    await slices.rest();
+  }
+  untilFull(() => parser.end());
+  return handler.root;
+}
+
+/** @returns whether the tree was full before the end */
+export function untilFull(parse: () => void): boolean {
   try {
-    parser.end(text);
+    parse();
+    return false;
   } catch (error) {
     if (!(error instanceof TreeFull)) throw error;
+    return true;
   }
-  return handler.root;
 }
 
 /**
@@ -87,7 +112,7 @@ shared.fn._make = function make<T>(
   return made;
 };
 
-/** A `$` over one tree, which behaves as if the tree had been loaded into it. */
+/** A `$` over one tree, of either kind, which behaves as if the tree had been loaded into it. */
 export function selectorOver(tree: Document): CheerioAPI {
   const root: Cheerio<Document> = shared(tree);
   root._root = root;

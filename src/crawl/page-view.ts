@@ -3,7 +3,7 @@ import type { Crawl } from "./crawl.js";
 import { parseLinkHeader } from "./link-header.js";
 import { type LinkKind, type LinkPlan, linkPlanOf } from "./link-options.js";
 import { linkElementKinds } from "./link-scanner.js";
-import { type ParsedPage, type ParsedSelector, parseHtml } from "./parser.js";
+import { type ParsedPage, type ParsedSelector, parseHtml, type TreeKind } from "./parser.js";
 import type { Page, PageLinksOptions } from "./spider.js";
 import type { Task } from "./task.js";
 import { type CanonicalUrl, canonicalUrl } from "./url.js";
@@ -41,6 +41,16 @@ export class PageView implements Page {
     this.url = input.url;
     this.status = input.status;
     this.headers = input.headers;
+  }
+
+  /** Does now, in slices, what a spider will ask for: the scan of a big page, and the tree that it declares. */
+  async prepare(tree: TreeKind | undefined, isBig: boolean): Promise<void> {
+    const isScanned = isBig && this.#isHtml;
+    const isBuilt = tree === "browser" || (tree === "page" && isBig);
+    await this.#document.prepare({
+      ...(isScanned && { kinds: this.#plan.scanned }),
+      ...(isBuilt && { tree }),
+    });
   }
 
   get depth(): number {

@@ -2,13 +2,20 @@ import type { CheerioAPI } from "cheerio";
 import { decodeText } from "./charset.js";
 import { DEFAULT_KINDS, type LinkKind } from "./link-options.js";
 import { LinkScanner, type PageScan } from "./link-scanner.js";
-import { buildTree, selectorOver, TREE_DEFAULTS, type TreeLimits } from "./page-tree.js";
+import { buildTree, buildTreeInSlices, selectorOver, TREE_DEFAULTS, type TreeLimits } from "./page-tree.js";
+import { TimeSlices } from "./time-slices.js";
 import { canonicalUrl } from "./url.js";
 
 export type { PageScan, ScannedLink } from "./link-scanner.js";
 
 /** Cheerio's `$` over one page. */
 export type ParsedSelector = CheerioAPI;
+
+/**
+ * Whose tree `$` is over. `page`: htmlparser2's, which holds what the page says, and not the `html`, `body` or `tbody`
+ * that a browser adds where they were left out. `browser`: parse5's, which is a browser's; it costs twice as much.
+ */
+export type TreeKind = "page" | "browser";
 
 export type ParseOptions = {
   /** The page's own URL, which its links are relative to. */
@@ -72,13 +79,31 @@ export class ParsedPage {
     return this.#links;
   }
 
-  /**
-   * Cheerio's `$` over the page's own tree. The tree is htmlparser2's: it holds what the page says, and not the
-   * `html`, `body` or `tbody` that a browser adds where they were left out.
-   */
+  /** Cheerio's `$`, over htmlparser2's tree unless another was prepared. */
   get $(): ParsedSelector {
-    this.#$ ??= selectorOver(buildTree(this.text, { ...TREE_DEFAULTS, ...this.#options.limits }));
+    this.#$ ??= selectorOver(buildTree(this.text, this.#limits));
     return this.#$;
+  }
+
+  /** Does now, in slices, what `scan` and a tree of the page would do at once. */
+  async prepare(wanted: { readonly kinds?: ReadonlySet<LinkKind>; readonly tree?: TreeKind }): Promise<void> {
+    const slices = new TimeSlices();
+    const { kinds, tree } = wanted;
+    if (kinds !== undefined) {
+      const { maxLinks = DEFAULT_MAX_LINKS } = this.#options;
+      this.#scan = await new LinkScanner(this.text, maxLinks, kinds).scanInSlices(slices);
+      this.#scannedKinds = kinds;
+    }
+    if (tree === "page") {
+      this.#$ = selectorOver(await buildTreeInSlices(this.text, this.#limits, slices));
+    } else if (tree === "browser") {
+      const { buildBrowserTree } = await import("./browser-tree.js");
+      this.#$ = selectorOver(await buildBrowserTree(this.text, this.#limits));
+    }
+  }
+
+  get #limits(): TreeLimits {
+    return { ...TREE_DEFAULTS, ...this.#options.limits };
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Logger } from "../lib/logger.js";
 import type { LinkKind } from "./link-options.js";
-import type { ParsedSelector } from "./parser.js";
+import type { ParsedSelector, TreeKind } from "./parser.js";
 import type { UrlOptions } from "./url-options.js";
 
 /** A further request. A string, or an object for anything but a plain GET. */
@@ -82,6 +82,13 @@ export interface Spider<Item = Record<string, unknown>> {
    * content type or its first bytes. With none, what it yields as `file` is stored whatever it is.
    */
   readonly fileTypes?: readonly string[];
+  /**
+   * Says that it uses `page.$`, and over which tree: the `page`'s own, as written, or the `browser`'s, with everything
+   * that a browser adds and moves (at twice the cost). The tree of a big page is then built before `parse` is called,
+   * the page's own in slices.
+   * @default "page", built when it is asked for
+   */
+  readonly tree?: TreeKind;
   /** What its crawls take for the same URL, where they do not say so themselves. */
   readonly urls?: UrlOptions;
   parse(page: Page): Outputs<Item>;

@@ -67,10 +67,8 @@ describe("text", () => {
   });
 
   it("is not decoded by a meta element after the first 1,024 bytes", () => {
-    const text = parseHtml(inRussian(`${" ".repeat(1_024)}<meta charset=windows-1251>`), {
-      url: URL_OF_PAGE,
-    }).text;
-    expect(text).not.toContain("Привет");
+    const text = parseHtml(inRussian(`${" ".repeat(1_024)}<meta charset=koi8-r>`), { url: URL_OF_PAGE }).text;
+    expect(text).toContain("Привет");
   });
 
   it.each([
