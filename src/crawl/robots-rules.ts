@@ -1,0 +1,175 @@
+/** One `Allow` or `Disallow` line, as it is written. */
+export type RobotsRule = { readonly pattern: string; readonly allows: boolean };
+
+/** What a robots.txt says to one crawler. */
+export type RobotsRules = {
+  /** @param target path and query of a URL, as it would be sent */
+  allows(target: string): boolean;
+  /** From the end of one fetch to the start of the next, in milliseconds; 0 when it says nothing. */
+  readonly crawlDelayMs: number;
+  /** What holding them costs, in characters, about. */
+  readonly size: number;
+};
+
+/** All rules of one length, which is how far their patterns weigh (RFC 9309, 2.2.2). */
+type Rank = {
+  readonly length: number;
+  /** Without a wildcard: what a target must begin with. */
+  readonly prefixes: Map<string, boolean>;
+  /** Ending in `$`, without another wildcard: what a target must be. */
+  readonly wholes: Map<string, boolean>;
+  /** With wildcards, by their text. */
+  readonly globs: Map<string, { readonly matches: (target: string) => boolean; readonly allows: boolean }>;
+};
+
+/** From so many on, prefixes of one length are looked up and not tried one by one. */
+const LOOKED_UP = 8;
+/**
+ * Characters looked at to decide about one target at most, about 10 ms. Only patterns and a URL that were made to be
+ * expensive come near it.
+ */
+const MAX_WORK = 8_000_000;
+/** What a rule costs beside its text, in characters. */
+const RULE_SIZE = 100;
+/** And each piece of one with wildcards. */
+const PIECE_SIZE = 30;
+
+export function allowingAll(crawlDelayMs = 0): RobotsRules {
+  return { allows: () => true, crawlDelayMs, size: 0 };
+}
+
+/**
+ * Makes rules ready to be asked. Of those that match, the longest counts, and of equally long ones `Allow`
+ * (RFC 9309, 2.2.2); `/robots.txt` itself may always be read.
+ *
+ * No rules can make it slow: what has no wildcard is looked up, what has is matched without ever trying anything
+ * twice, and a target for which even that would take too long counts as forbidden.
+ */
+export function compileRules(rules: readonly RobotsRule[], crawlDelayMs: number): RobotsRules {
+  if (rules.every(({ allows }) => allows)) return allowingAll(crawlDelayMs);
+  const ranks = new Map<number, Rank>();
+  let size = 0;
+  let globs = 0;
+  for (const { pattern, allows } of rules) {
+    const text = normalizedPattern(pattern);
+    const rank = rankOf(ranks, text.length);
+    const isWhole = text.endsWith("$");
+    size += text.length + RULE_SIZE;
+    if (text.includes("*")) {
+      const known = rank.globs.get(text);
+      const parts = (isWhole ? text.slice(0, -1) : text).split("*");
+      const matches = known?.matches ?? globMatcher(parts, isWhole);
+      rank.globs.set(text, { matches, allows: allows || known?.allows === true });
+      if (known === undefined) globs += 1;
+      size += parts.length * PIECE_SIZE;
+    } else {
+      const literals = isWhole ? rank.wholes : rank.prefixes;
+      const literal = isWhole ? text.slice(0, -1) : text;
+      literals.set(literal, allows || literals.get(literal) === true);
+    }
+  }
+  const ordered = [...ranks.values()].sort((a, b) => b.length - a.length);
+  return {
+    crawlDelayMs,
+    size,
+    allows(target) {
+      const normal = normalizedTarget(target);
+      if (normal === "/robots.txt") return true;
+      if (globs * normal.length > MAX_WORK) return false;
+      for (const rank of ordered) {
+        const verdict = verdictOf(rank, normal);
+        if (verdict !== undefined) return verdict;
+      }
+      return true;
+    },
+  };
+}
+
+function rankOf(ranks: Map<number, Rank>, length: number): Rank {
+  let rank = ranks.get(length);
+  if (rank === undefined) {
+    rank = { length, prefixes: new Map(), wholes: new Map(), globs: new Map() };
+    ranks.set(length, rank);
+  }
+  return rank;
+}
+
+/** What the rules of one length say; undefined when none of them matches. */
+function verdictOf({ length, prefixes, wholes, globs }: Rank, target: string): boolean | undefined {
+  let verdict: boolean | undefined;
+  if (prefixes.size >= LOOKED_UP) {
+    if (length <= target.length) verdict = prefixes.get(target.slice(0, length));
+  } else {
+    for (const [prefix, allows] of prefixes) {
+      if (target.startsWith(prefix)) verdict = allows;
+    }
+  }
+  if (verdict === true) return true;
+  const whole = wholes.size === 0 ? undefined : wholes.get(target);
+  if (whole === true) return true;
+  verdict ??= whole;
+  for (const { matches, allows } of globs.values()) {
+    if (verdict === allows || !matches(target)) continue;
+    if (allows) return true;
+    verdict = false;
+  }
+  return verdict;
+}
+
+/**
+ * A matcher for the text between wildcards, `*` being any run; without an end anything may follow. Pieces are sought
+ * from left to right, each at its first place, which finds a match if there is one.
+ */
+function globMatcher(parts: readonly string[], isWhole: boolean): (target: string) => boolean {
+  const [first = "", ...others] = parts;
+  const last = isWhole ? (others.pop() ?? "") : "";
+  const rest = others.filter((piece) => piece !== "");
+  return (target) => {
+    if (!target.startsWith(first)) return false;
+    let from = first.length;
+    for (const piece of rest) {
+      const found = target.indexOf(piece, from);
+      if (found < 0) return false;
+      from = found + piece.length;
+    }
+    return target.length - last.length >= from && target.endsWith(last);
+  };
+}
+
+/**
+ * A pattern in the spelling in which it is compared. `*` and a last `$` keep their meaning; a `$` elsewhere is
+ * itself, and itself is written `%24`, as in a target (RFC 9309, 2.2.3).
+ */
+function normalizedPattern(pattern: string): string {
+  const end = pattern.endsWith("$") ? "$" : "";
+  const rest = end === "" ? pattern : pattern.slice(0, -1);
+  // A copy of its own, so that a rule does not keep the whole file in memory.
+  return Buffer.from(rest.split("*").map(normalized).join("*") + end).toString();
+}
+
+const PLAIN_TARGET = /^[A-Za-z0-9\-._~/?&=+,;:@!()]*$/;
+
+function normalizedTarget(target: string): string {
+  return PLAIN_TARGET.test(target) ? target : normalized(target);
+}
+
+/**
+ * The one spelling of all equivalent ones (RFC 9309, 2.2.2): encoded where it must be or means something in a
+ * pattern, decoded where encoding makes no difference (RFC 3986, 2.3), hexadecimal digits in upper case.
+ */
+function normalized(text: string): string {
+  return text
+    .replace(/[^A-Za-z0-9\-._~/?&=+,;:@!()%[\]#]/gu, encoded)
+    .replace(/%[0-9A-Fa-f]{2}/g, (triplet) => {
+      const character = String.fromCharCode(Number.parseInt(triplet.slice(1), 16));
+      return /[A-Za-z0-9\-._~]/.test(character) ? character : triplet.toUpperCase();
+    });
+}
+
+function encoded(character: string): string {
+  let result = "";
+  for (const byte of Buffer.from(character, "utf8")) {
+    result += `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+  }
+  return result;
+}
