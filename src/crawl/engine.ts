@@ -17,7 +17,7 @@ import type { FileRecord, FileStore } from "./records.js";
 import type { Robots } from "./robots.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
-import type { Task } from "./task.js";
+import type { HostState, Task } from "./task.js";
 import { type Findings, nothingFound, type TaskResult, TaskResults } from "./task-result.js";
 import { canonicalUrl } from "./url.js";
 
@@ -36,6 +36,8 @@ export type EngineDeps = {
   readonly metrics?: Metrics;
   /** Told now and then how much of a file has come, while that takes long. */
   readonly onProgress?: (task: Task, bytes: number) => void;
+  /** Told what a host's robots.txt asks as soon as that is known, which may be long before its first page ends. */
+  readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
   /** The node's id, on every record. */
   readonly node: string;
 };
@@ -65,6 +67,8 @@ export class Engine {
   readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
+  /** What was told of hosts lately. */
+  readonly #toldDelays = new LRUCache<string, number>({ max: 50_000 });
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
@@ -215,7 +219,8 @@ export class Engine {
     const { clock, robots } = this.#deps;
     try {
       const answer = await robots.check(url, signal);
-      findings.crawlDelayMs = answer.crawlDelayMs;
+      // Of a robots.txt that could not be had nothing was learnt: the host's lane stays as narrow as it is.
+      if (answer.verdict !== "disallow") this.#learn(task.host, answer.crawlDelayMs, findings);
       if (answer.allowed) return undefined;
       const endedAt = clock.now();
       if (answer.verdict !== "disallow") {
@@ -233,6 +238,14 @@ export class Engine {
     } catch (error) {
       return this.#judge.fetchFailed(error, task);
     }
+  }
+
+  #learn(host: string, crawlDelayMs: number, findings: Findings): void {
+    findings.crawlDelayMs = crawlDelayMs;
+    const { onHostLearnt } = this.#deps;
+    if (onHostLearnt === undefined || this.#toldDelays.get(host) === crawlDelayMs) return;
+    this.#toldDelays.set(host, crawlDelayMs);
+    onHostLearnt({ host, crawlDelayMs });
   }
 
   async #fetch(url: string, task: Task, asGet: boolean, signal: AbortSignal): Promise<Fetched> {

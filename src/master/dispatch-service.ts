@@ -143,6 +143,7 @@ export class DispatchService implements Service {
     this.#stopListening = [
       feed.on("task.", (events) => this.#tasksEnded(events)),
       feed.on("frontier.added", (events) => this.#urlsAdded(events)),
+      feed.on("host.learnt", (events) => this.#hostsLearnt(events)),
       feed.on("crawl.", () => this.#loops[1]?.runNow()),
       feed.on("spider.wanted", () => this.#loops[1]?.runNow()),
       nodes.onCapacityChange(() => this.#resize()),
@@ -356,6 +357,14 @@ export class DispatchService implements Service {
     for (const event of events) {
       const { end } = event.data;
       if (isTaskEnd(end)) this.#dispatcher.ended(end);
+    }
+  }
+
+  #hostsLearnt(events: readonly BusEvent[]): void {
+    for (const { data } of events) {
+      const { host, crawlDelayMs } = data;
+      if (typeof host !== "string" || typeof crawlDelayMs !== "number" || !(crawlDelayMs >= 0)) continue;
+      this.#dispatcher.learnt({ host, crawlDelayMs });
     }
   }
 

@@ -63,7 +63,7 @@ export class ForeignGate {
       await this.#checkAddress(new URL(url).hostname);
       if (!crawl.politeness.obeyRobots) return {};
       const { allowed, verdict, crawlDelayMs, error, failure } = await this.#robots.check(url);
-      const learnt = await this.#note(task.host, crawlDelayMs);
+      const learnt = verdict === "disallow" ? undefined : await this.#note(task.host, crawlDelayMs);
       const news = learnt === undefined ? {} : { learnt };
       if (allowed) return news;
       if (verdict !== "disallow") {

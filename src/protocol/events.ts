@@ -58,6 +58,10 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
     summary: "URLs of a crawl were queued.",
     data: z.looseObject({ hosts: z.array(z.string()) }),
   },
+  "host.learnt": {
+    summary: "A worker has read a host's robots.txt: what it asks between two fetches, in milliseconds.",
+    data: z.looseObject({ host: z.string(), crawlDelayMs: z.number().min(0) }),
+  },
   "spider.wanted": {
     summary: "A worker that cannot consume asks for tasks of an external spider, and there were none.",
     data: none,

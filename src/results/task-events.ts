@@ -20,8 +20,8 @@ const KEY_OF = {
   queued: "task.requeued",
 } as const;
 
-/** How long starts are gathered before they are told, in milliseconds. */
-const STARTS_GATHER_MS = 50;
+/** How long starts, and what was learnt, are gathered before they are told, in milliseconds. */
+const GATHER_MS = 50;
 
 /** Tells everyone what happened to tasks: one message for many, each kind under its own key. */
 export class TaskEvents {
@@ -29,6 +29,7 @@ export class TaskEvents {
   readonly #node: string;
   readonly #clock: Clock;
   #started: BusEvent[] = [];
+  #learnt: BusEvent[] = [];
   #stopTimer: StopTimer | undefined;
 
   constructor(events: Events, node: string, clock: Clock) {
@@ -46,7 +47,14 @@ export class TaskEvents {
       ...task.request?.trace,
       data: { id: task.id, url: task.url, attempt: task.attempts + 1 },
     });
-    this.#stopTimer ??= this.#clock.after(STARTS_GATHER_MS, () => this.flush());
+    this.#flushSoon();
+  }
+
+  /** A host's robots.txt was read: what it asks between two fetches, in milliseconds. */
+  hostLearnt(host: string, crawlDelayMs: number): void {
+    const data = { host, crawlDelayMs };
+    this.#learnt.push({ type: "host.learnt", at: this.#now(), node: this.#node, data });
+    this.#flushSoon();
   }
 
   /** So many bytes of a file have come, and more will. */
@@ -98,9 +106,14 @@ export class TaskEvents {
   flush(): void {
     this.#stopTimer?.();
     this.#stopTimer = undefined;
-    if (this.#started.length === 0) return;
-    this.#events.publish("task.started", this.#started);
+    if (this.#started.length > 0) this.#events.publish("task.started", this.#started);
     this.#started = [];
+    if (this.#learnt.length > 0) this.#events.publish("host.learnt", this.#learnt);
+    this.#learnt = [];
+  }
+
+  #flushSoon(): void {
+    this.#stopTimer ??= this.#clock.after(GATHER_MS, () => this.flush());
   }
 
   #ended(type: string, result: TaskResult, { task, node = this.#node }: EventContext): BusEvent {

@@ -123,6 +123,7 @@ export class ClusterWorker implements Service {
         logger,
         metrics,
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
+        onHostLearnt: ({ host, crawlDelayMs }) => this.#events.hostLearnt(host, crawlDelayMs),
         node: nodeId,
       },
       options.limits,

@@ -88,6 +88,7 @@ export class Standalone implements Service {
         claims: this.#frontier,
         clock,
         logger,
+        onHostLearnt: (state) => this.#dispatcher.learnt(state),
         node: "standalone",
       },
       options.limits,
