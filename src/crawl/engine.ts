@@ -9,15 +9,18 @@ import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
 import type { Frontier } from "./frontier.js";
+import type { HostState } from "./host-state.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
 import { PageView } from "./page-view.js";
 import type { FileRecord, FileStore } from "./records.js";
 import type { Robots } from "./robots.js";
+import { DirectiveReader, type RobotsDirectives } from "./robots-directives.js";
+import { obeysRobots } from "./robots-options.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
-import type { HostState, Task } from "./task.js";
+import type { Task } from "./task.js";
 import { type Findings, nothingFound, type TaskResult, TaskResults } from "./task-result.js";
 import { canonicalUrl } from "./url.js";
 
@@ -67,6 +70,8 @@ export class Engine {
   readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
+  /** Crawls, and hosts of crawls, of which was said that their robots.txt is not asked. */
+  readonly #unasked = new LRUCache<string, true>({ max: 10_000 });
   /** What was told of hosts lately. */
   readonly #toldDelays = new LRUCache<string, number>({ max: 50_000 });
 
@@ -215,7 +220,10 @@ export class Engine {
     findings: Findings,
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
-    if (!crawl.politeness.obeyRobots) return undefined;
+    if (!obeysRobots(crawl.politeness, task.host)) {
+      this.#noteUnasked(crawl, task.host);
+      return undefined;
+    }
     const { clock, robots } = this.#deps;
     try {
       const answer = await robots.check(url, signal);
@@ -238,6 +246,15 @@ export class Engine {
     } catch (error) {
       return this.#judge.fetchFailed(error, task);
     }
+  }
+
+  /** Someone may ask later why a site's wishes were not heeded. */
+  #noteUnasked({ id, politeness }: Crawl, host: string): void {
+    const key = politeness.obeyRobots ? `${id} ${host}` : id;
+    if (this.#unasked.has(key)) return;
+    this.#unasked.set(key, true);
+    const where = politeness.obeyRobots ? { host } : {};
+    this.#deps.logger.info({ crawl: id, ...where }, "robots.txt is not asked, as the crawl says");
   }
 
   #learn(host: string, crawlDelayMs: number, findings: Findings): void {
@@ -292,6 +309,12 @@ export class Engine {
         return { ...facts(), state: "skipped", reason: "type", error };
       }
       if (type !== undefined) {
+        if (this.#directivesOf(fetched, context.crawl)?.noindex === true) {
+          fetched.body.discard();
+          endedAt = clock.now();
+          const error = "its X-Robots-Tag says that it is not to be kept";
+          return { ...facts(), state: "skipped", reason: "robots", error };
+        }
         bytes = await this.#keepFile(fetched, url, type, task, context, findings, signal);
         endedAt = clock.now();
       } else {
@@ -425,7 +448,8 @@ export class Engine {
       const canonical = await this.#knownCanonical(page, task, context);
       if (canonical !== undefined) return canonical;
     }
-    await this.#spiderRun(task, context, findings, signal).onPage(page);
+    const directives = this.#directivesOf(fetched, crawl, page);
+    await this.#spiderRun(task, context, findings, signal, directives).onPage(page);
     return undefined;
   }
 
@@ -444,11 +468,22 @@ export class Engine {
     return canonical.url;
   }
 
+  /** What a response says about what may be done with it; undefined when the crawl does not ask. */
+  #directivesOf(fetched: Fetched, crawl: Crawl, page?: PageView): RobotsDirectives | undefined {
+    if (crawl.politeness.obeyMetaRobots !== true) return undefined;
+    const { robots, clock } = this.#deps;
+    const reader = new DirectiveReader(robots.userAgent, clock.now());
+    reader.header(fetched.headers["x-robots-tag"]);
+    for (const { name, content } of page?.namedMetas() ?? []) reader.meta(name, content);
+    return reader.directives;
+  }
+
   #spiderRun(
     task: Task,
     { spider, admission }: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
+    directives?: RobotsDirectives,
   ): SpiderRun {
     const { clock, node } = this.#deps;
     return new SpiderRun({
@@ -460,6 +495,7 @@ export class Engine {
       clock,
       node,
       signal,
+      ...(directives !== undefined && { directives }),
     });
   }
 

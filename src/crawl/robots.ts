@@ -119,6 +119,11 @@ export class Robots {
     });
   }
 
+  /** How its requests name themselves. */
+  get userAgent(): string {
+    return this.#deps.userAgent;
+  }
+
   /**
    * Whether a URL may be fetched. Costs a look-up when its host is known.
    * @throws FetchError `address` when the host may not be connected to, or `network` once the signal is aborted
