@@ -31,6 +31,9 @@ const SHARED = [
   "dataDir",
   "maxPageBytes",
   "maxFileBytes",
+  "maxListedUrls",
+  "maxListingBytes",
+  "maxSitemapNesting",
   "maxAttempts",
   "retryDelayMs",
   "logLevel",
@@ -153,5 +156,14 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
 
 function limitsOf(config: WorkerConfig) {
   const { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs } = config;
-  return { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs };
+  const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
+  return {
+    maxPageBytes,
+    maxFileBytes,
+    maxAttempts,
+    retryDelayMs,
+    maxListedUrls,
+    maxListingBytes,
+    maxSitemapNesting,
+  };
 }

@@ -12,12 +12,15 @@ import type { Frontier } from "./frontier.js";
 import type { HostState } from "./host-state.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
+import type { ListingForm } from "./listing.js";
+import { ListingRun, listingFormOf } from "./listing-run.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
 import { PageView } from "./page-view.js";
-import type { FileRecord, FileStore } from "./records.js";
+import type { FileRecord, FileStore, PageRecord } from "./records.js";
 import type { Robots } from "./robots.js";
 import { DirectiveReader, type RobotsDirectives } from "./robots-directives.js";
 import { obeysRobots } from "./robots-options.js";
+import { SitemapDiscovery } from "./sitemap-discovery.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
 import type { Task } from "./task.js";
@@ -45,6 +48,9 @@ export type EngineDeps = {
   readonly node: string;
 };
 
+/** What decides about the URLs that a crawl's tasks find. */
+type Admission = { readonly links: LinkAdmission; readonly sitemaps: SitemapDiscovery };
+
 type CrawlContext = {
   readonly crawl: Crawl;
   readonly spider: Spider;
@@ -65,7 +71,7 @@ const NO_BYTES = Buffer.alloc(0);
 export class Engine {
   readonly #deps: EngineDeps;
   readonly #limits: TaskLimits;
-  readonly #admissions = new LRUCache<string, LinkAdmission>({ max: 16 });
+  readonly #admissions = new LRUCache<string, Admission>({ max: 16 });
   readonly #judge: AttemptJudge;
   readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
@@ -103,10 +109,15 @@ export class Engine {
     }
     const reprieve = this.#reprieveOf(task);
     if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
-    const context = { crawl, spider, admission: this.#admissionOf(crawl) };
+    const { links: admission, sitemaps } = this.#admissionOf(crawl);
+    const context = { crawl, spider, admission };
     let outcome: Outcome;
     try {
       outcome = await this.#followUrl(task, context, findings, signal);
+      if (crawl.links?.sitemaps === "all" && task.request?.sitemap === undefined) {
+        const found = await sitemaps.of(task.target?.url ?? task.url, signal);
+        for (const sitemap of found) findings.links.set(sitemap.id, sitemap);
+      }
     } catch (error) {
       await this.#drop(crawl, findings);
       throw error;
@@ -144,7 +155,9 @@ export class Engine {
 
   /** Links that came out of this crawl were not stored: they must be let through again. */
   forget(crawl: Pick<Crawl, "id" | "generation">): void {
-    this.#admissions.get(admissionKey(crawl))?.forget();
+    const admission = this.#admissions.get(admissionKey(crawl));
+    admission?.links.forget();
+    admission?.sitemaps.forget();
   }
 
   /** Asks robots.txt, fetches, and follows redirects as far as they stay in the lane. */
@@ -188,7 +201,9 @@ export class Engine {
         const error = `redirect to something that is no http(s) URL: ${location.slice(0, 200)}`;
         return { ...facts, state: "failed", reason: "http-status", error };
       }
-      if (!context.admission.includes(target)) {
+      // A sitemap need not be in the crawl's scope; it may move about its host.
+      const isFree = task.request?.sitemap !== undefined && target.hostname === new URL(url).hostname;
+      if (!isFree && !context.admission.includes(target)) {
         return { ...facts, state: "skipped", reason: "scope", error: `redirect to ${target.url}` };
       }
       const asUrl = context.admission.targetOf(target, task.depth, task.url);
@@ -300,6 +315,19 @@ export class Engine {
     let endedAt = clock.now();
     const facts = () => ({ endedAt, statusCode, counts: true });
     try {
+      const form =
+        context.crawl.links === undefined ? undefined : await listingFormOf(fetched, task, context.crawl);
+      if (form !== undefined) {
+        bytes = await this.#readListing(fetched, url, form, task, context, findings);
+        endedAt = clock.now();
+        findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
+        return { ...facts(), state: "done" };
+      }
+      if (task.request?.sitemap !== undefined) {
+        fetched.body.discard();
+        endedAt = clock.now();
+        return { ...facts(), state: "skipped", reason: "type", error: "is no sitemap" };
+      }
       const isWanted = statusCode === 304 || context.admission.acceptsType(fetched.contentType);
       const type = isWanted ? await this.#fileTypeOf(fetched, task, context.spider) : undefined;
       if (!isWanted || (type === undefined && task.kind === "file")) {
@@ -342,19 +370,42 @@ export class Engine {
       }
       return this.#judge.fetchFailed(error, task, statusCode);
     }
-    findings.pages.push({
+    findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
+    return { ...facts(), state: "done" };
+  }
+
+  #pageOf(
+    { statusCode, contentType }: Fetched,
+    url: string,
+    bytes: number,
+    task: Task,
+    at: number,
+  ): PageRecord {
+    return {
       id: `${task.id}.${task.round}`,
       crawl: task.crawl,
       url: task.url,
       ...(url !== task.url && { finalUrl: url }),
       statusCode,
-      ...(fetched.contentType !== undefined && { contentType: fetched.contentType }),
+      ...(contentType !== undefined && { contentType }),
       bytes,
       depth: task.depth,
-      at: endedAt,
+      at,
       node: this.#deps.node,
-    });
-    return { ...facts(), state: "done" };
+    };
+  }
+
+  async #readListing(
+    fetched: Fetched,
+    url: string,
+    form: ListingForm,
+    task: Task,
+    { crawl, admission }: CrawlContext,
+    findings: Findings,
+  ): Promise<number> {
+    const logger = loggerOf(task, this.#deps.logger);
+    const input = { task, crawl, admission, findings, limits: this.#limits, logger };
+    return await new ListingRun(input, url, form).read(fetched.body);
   }
 
   /** The type under which the body is to be stored as a file, or undefined if it is not to be. */
@@ -499,13 +550,14 @@ export class Engine {
     });
   }
 
-  #admissionOf(crawl: Crawl): LinkAdmission {
+  #admissionOf(crawl: Crawl): Admission {
     const key = admissionKey(crawl);
     let admission = this.#admissions.get(key);
-    if (admission === undefined || admission.maxDepth !== crawl.limits.maxDepth) {
+    if (admission === undefined || admission.links.maxDepth !== crawl.limits.maxDepth) {
       // In the inbox each URL from outside is a crawl of its own, whose links are wanted whole.
       const remembered = crawl.id === INBOX ? 0 : this.#limits.rememberedUrls;
-      admission = new LinkAdmission(crawl, remembered);
+      const links = new LinkAdmission(crawl, remembered);
+      admission = { links, sitemaps: new SitemapDiscovery(this.#deps.robots, links) };
       this.#admissions.set(key, admission);
     }
     return admission;

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type ListingOptions, listingOptions } from "./sitemap-options.js";
 
 /**
  * Where a link stands. `anchor`: a, area. `frame`: frame, iframe. `refresh`: meta refresh. `next`, `alternate`,
@@ -21,7 +22,7 @@ export const LINK_KINDS = [
 export type LinkKind = (typeof LINK_KINDS)[number];
 
 /** What counts as a link on a crawl's pages. */
-export type LinkOptions = {
+export type LinkOptions = ListingOptions & {
   /** Alternates of a page (`link rel=alternate` without a language: feeds, other formats). @default true */
   readonly alternates?: boolean;
   /** A page in other languages (`link rel=alternate hreflang=…`). @default true */
@@ -52,6 +53,7 @@ export const linkOptions = z.strictObject({
   images: z.boolean().exactOptional(),
   embeds: z.boolean().exactOptional(),
   followNofollow: z.boolean().exactOptional(),
+  ...listingOptions,
 });
 
 /** A crawl's links, ready to be asked for every page. */
