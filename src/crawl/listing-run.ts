@@ -34,7 +34,8 @@ export async function listingFormOf(
   const { sitemaps = "off", feeds = false } = links;
   if (sitemaps === "off" && !feeds) return undefined;
   const { contentType } = fetched;
-  if (mark === undefined && contentType !== undefined && !isListingType(contentType)) return undefined;
+  const isSaidToBe = mark !== undefined || isSeed(task);
+  if (!isSaidToBe && contentType !== undefined && !isListingType(contentType)) return undefined;
   // A seed is a list of lines if it looks like one; so is what was said to be a sitemap.
   const mayBeText = mark !== undefined || (isSeed(task) && contentType === "text/plain");
   const form = listingForm(await fetched.body.peek(LISTING_START_BYTES), mayBeText);
