@@ -250,14 +250,16 @@ export class Engine {
         return { state: "skipped", reason: "robots", endedAt, counts: false };
       }
       const error = answer.error ?? "robots.txt could not be had";
-      const outcome = this.#judge.tryAgain(
-        task,
-        endedAt,
-        { state: "skipped", reason: "robots", error },
-        answer.failure,
-      );
-      if (answer.failure === undefined) return outcome;
-      return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
+      const end = { state: "skipped", reason: "robots", error } as const;
+      const outcome = this.#judge.tryAgain(task, endedAt, end, answer.failure);
+      if (answer.failure !== undefined) {
+        return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
+      }
+      const { backoffUntil } = answer;
+      if (backoffUntil === undefined) return outcome;
+      const trouble = { kind: "asked", why: "no robots.txt for now" } as const;
+      if (outcome.state !== "queued") return { ...outcome, backoffUntil, trouble };
+      return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
     } catch (error) {
       return this.#judge.fetchFailed(error, task);
     }

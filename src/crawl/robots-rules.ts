@@ -50,9 +50,8 @@ export function compileRules(rules: readonly RobotsRule[], crawlDelayMs: number)
   const ranks = new Map<number, Rank>();
   let size = 0;
   let globs = 0;
-  for (const { pattern, allows } of rules) {
-    const text = normalizedPattern(pattern);
-    const rank = rankOf(ranks, text.length);
+  const add = (text: string, length: number, allows: boolean) => {
+    const rank = rankOf(ranks, length);
     const isWhole = text.endsWith("$");
     size += text.length + RULE_SIZE;
     if (text.includes("*")) {
@@ -67,6 +66,11 @@ export function compileRules(rules: readonly RobotsRule[], crawlDelayMs: number)
       const literal = isWhole ? text.slice(0, -1) : text;
       literals.set(literal, allows || literals.get(literal) === true);
     }
+  };
+  for (const { pattern, allows } of rules) {
+    const [text = "", ...others] = spellingsOf(pattern);
+    add(text, text.length, allows);
+    for (const other of others) add(other, text.length, allows);
   }
   const ordered = [...ranks.values()].sort((a, b) => b.length - a.length);
   return {
@@ -137,39 +141,63 @@ function globMatcher(parts: readonly string[], isWhole: boolean): (target: strin
 }
 
 /**
- * A pattern in the spelling in which it is compared. `*` and a last `$` keep their meaning; a `$` elsewhere is
- * itself, and itself is written `%24`, as in a target (RFC 9309, 2.2.3).
+ * A pattern in the spellings in which it is compared: most often one, and two where nobody can tell whether what comes
+ * after its wildcard is path or query. `*` and a last `$` keep their meaning; a `$` elsewhere is itself, and itself is
+ * written `%24`, as in a target (RFC 9309, 2.2.3).
  */
-function normalizedPattern(pattern: string): string {
+function spellingsOf(pattern: string): readonly string[] {
   const end = pattern.endsWith("$") ? "$" : "";
   const rest = end === "" ? pattern : pattern.slice(0, -1);
+  const star = rest.indexOf("*");
+  const text = rest.split("*");
+  const asPath = normalizedPieces(text, text.length) + end;
+  if (star < 0) return [asPath];
+  const asQuery = normalizedPieces(text, 1) + end;
+  return asPath === asQuery ? [asPath] : [asPath, asQuery];
+}
+
+/** Pieces between wildcards; from one of them on, or after the first `?`, they are of a query. */
+function normalizedPieces(pieces: readonly string[], queryFrom: number): string {
+  let isQuery = false;
+  const normal = pieces.map((piece, index) => {
+    isQuery ||= index >= queryFrom;
+    const mark = isQuery ? 0 : piece.indexOf("?");
+    const path = isQuery ? "" : piece.slice(0, mark < 0 ? undefined : mark);
+    const query = mark < 0 ? "" : piece.slice(mark);
+    isQuery ||= mark >= 0;
+    return normalized(path, PATH_SAME) + normalized(query, QUERY_SAME);
+  });
   // A copy of its own, so that a rule does not keep the whole file in memory.
-  return Buffer.from(rest.split("*").map(normalized).join("*") + end).toString();
+  return Buffer.from(normal.join("*")).toString();
 }
 
 const PLAIN_TARGET = /^[A-Za-z0-9\-._~/?&=+,;:@!()]*$/;
 
 function normalizedTarget(target: string): string {
-  return PLAIN_TARGET.test(target) ? target : normalized(target);
+  return PLAIN_TARGET.test(target) ? target : normalizedPieces([target], 1);
 }
 
 /**
- * The one spelling of all equivalent ones (RFC 9309, 2.2.2): encoded where it must be or means something in a
- * pattern, decoded where encoding makes no difference (RFC 3986, 2.3), hexadecimal digits in upper case.
+ * Characters that are the same whether encoded or not. The unreserved ones are by RFC 3986, 2.3. Of the reserved ones
+ * RFC 9309, 2.2.2, would have them encoded before they are compared, as in `?baz=https%3A%2F%2Ffoo.bar`; but a slash
+ * in a path, and what parts a query's parameters, are not the same when they are encoded.
  */
-function normalized(text: string): string {
+const PATH_SAME = /[A-Za-z0-9\-._~:@!'(),;=&+[\]]/;
+const QUERY_SAME = /[A-Za-z0-9\-._~:@!'(),/?[\]]/;
+
+/**
+ * The one spelling of all equivalent ones: encoded where it must be or would mean something in a pattern, decoded where
+ * encoding makes no difference, hexadecimal digits in upper case.
+ */
+function normalized(text: string, same: RegExp): string {
   return text
-    .replace(/[^A-Za-z0-9\-._~/?&=+,;:@!()%[\]#]/gu, encoded)
+    .replace(/[^A-Za-z0-9\-._~/?&=+,;:@!()%[\]#']+/g, encoded)
     .replace(/%[0-9A-Fa-f]{2}/g, (triplet) => {
       const character = String.fromCharCode(Number.parseInt(triplet.slice(1), 16));
-      return /[A-Za-z0-9\-._~]/.test(character) ? character : triplet.toUpperCase();
+      return same.test(character) ? character : triplet.toUpperCase();
     });
 }
 
-function encoded(character: string): string {
-  let result = "";
-  for (const byte of Buffer.from(character, "utf8")) {
-    result += `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
-  }
-  return result;
+function encoded(characters: string): string {
+  return Buffer.from(characters, "utf8").toString("hex").toUpperCase().replace(/../g, "%$&");
 }

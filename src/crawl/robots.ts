@@ -25,6 +25,8 @@ export type RobotsOptions = {
   readonly retryAfterMs: number;
   /** And at most: each failure doubles it. @default 60_000 */
   readonly maxRetryAfterMs: number;
+  /** Longest `Retry-After` of a failing host that is obeyed, in ms. @default 600_000 */
+  readonly maxBackoffMs: number;
   /** Bytes read of a robots.txt; the rest is not looked at (RFC 9309, 2.5). @default 512_000 */
   readonly maxBytes: number;
   /** Redirects followed (RFC 9309, 2.3.1.2). @default 5 */
@@ -42,6 +44,7 @@ export const ROBOTS_DEFAULTS: RobotsOptions = {
   minAgeMs: 3_600_000,
   retryAfterMs: 500,
   maxRetryAfterMs: 60_000,
+  maxBackoffMs: 600_000,
   maxBytes: 512_000,
   maxRedirects: 5,
   maxOrigins: 10_000,
@@ -70,6 +73,8 @@ export type RobotsAnswer = {
   readonly error?: string;
   /** With `disallow`, when the host did not answer at all: how the fetch failed. */
   readonly failure?: FailReason;
+  /** With `disallow`, when the host asked to be left alone: until when. */
+  readonly backoffUntil?: number;
 };
 
 /** What is known of one origin. */
@@ -83,12 +88,18 @@ type Known = {
   readonly failures: number;
   readonly error?: string;
   readonly failure?: FailReason;
+  readonly backoffUntil?: number;
 };
 
 type Reading =
   | { readonly verdict: "rules"; readonly body: string; readonly ageMs: number }
   | { readonly verdict: "allow"; readonly ageMs: number }
-  | { readonly verdict: "disallow"; readonly error: string; readonly failure?: FailReason };
+  | {
+      readonly verdict: "disallow";
+      readonly error: string;
+      readonly failure?: FailReason;
+      readonly backoffUntil?: number;
+    };
 
 const NOTHING: Pick<Known, "rules" | "sitemaps"> = { rules: allowingAll(), sitemaps: [] };
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
@@ -132,7 +143,7 @@ export class Robots {
     const pathStart = url.indexOf("/", 8);
     const origin = pathStart < 0 ? url : url.slice(0, pathStart);
     const known = this.#fresh(origin) ?? (await this.#readOnce(origin, signal));
-    const { rules, verdict, fetchedAt, error, failure } = known;
+    const { rules, verdict, fetchedAt, error, failure, backoffUntil } = known;
     return {
       allowed: verdict !== "disallow" && rules.allows(pathStart < 0 ? "/" : withoutFragment(url, pathStart)),
       crawlDelayMs: rules.crawlDelayMs,
@@ -140,6 +151,7 @@ export class Robots {
       fetchedAt,
       ...(error !== undefined && { error }),
       ...(failure !== undefined && { failure }),
+      ...(backoffUntil !== undefined && { backoffUntil }),
     };
   }
 
@@ -193,7 +205,8 @@ export class Robots {
       // Not stored: another worker may reach the host, and will want its own word for why not.
       const failures = (held?.failures ?? 0) + 1;
       const { retryAfterMs: firstMs, maxRetryAfterMs } = this.#options;
-      const expiresAt = now + Math.min(maxRetryAfterMs, firstMs * 2 ** Math.min(failures - 1, 30));
+      const waitMs = Math.min(maxRetryAfterMs, firstMs * 2 ** Math.min(failures - 1, 30));
+      const expiresAt = Math.max(now + waitMs, reading.backoffUntil ?? 0);
       const last = held !== undefined && held.verdict !== "disallow" ? held : stored;
       if (last !== undefined) return this.#keep(origin, { ...last, expiresAt, failures });
       return this.#keep(origin, { ...reading, ...NOTHING, fetchedAt: now, expiresAt, failures });
@@ -284,7 +297,15 @@ export class Robots {
     }
     body.discard();
     if (statusCode >= 500) {
-      return { verdict: "disallow", error: `robots.txt could not be had: ${url}: status ${statusCode}` };
+      const now = this.#deps.clock.now();
+      const askedMs = retryAfterMs(headers["retry-after"], now);
+      return {
+        verdict: "disallow",
+        error: `robots.txt could not be had: ${url}: status ${statusCode}`,
+        ...(askedMs !== undefined && {
+          backoffUntil: now + Math.min(askedMs, this.#options.maxBackoffMs),
+        }),
+      };
     }
     // 400 to 499 is "unavailable", and all is allowed (2.3.1.3), also with 429. But a host that says "not now" has not
     // said that it has none: it is asked again soon.

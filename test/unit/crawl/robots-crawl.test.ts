@@ -30,6 +30,24 @@ describe("a host's robots.txt", () => {
   });
 });
 
+it("a host whose robots.txt asks for a pause is left alone, and crawled after it", async () => {
+  let asked = 0;
+  let answeredAt = 0;
+  site.page("/robots.txt", (_request, response) => {
+    asked += 1;
+    answeredAt = performance.now();
+    if (asked === 1) response.writeHead(503, { "retry-after": "1" }).end();
+    else response.end("");
+  });
+  site.page("/", "front");
+  const startedAt = performance.now();
+  // One attempt more than the pause: the first could not be made.
+  const { counts } = await crawlStandalone({ seeds: [site.url] }, { limits: { maxAttempts: 2 } });
+  expect(counts).toMatchObject({ done: 1 });
+  expect(asked).toBe(2);
+  expect(answeredAt - startedAt).toBeGreaterThan(990);
+});
+
 describe("a crawl of one's own site", () => {
   it("asks no robots.txt on the hosts that it names, and says so once", async () => {
     site.robots = "User-agent: *\nDisallow: /";

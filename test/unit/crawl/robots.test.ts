@@ -466,6 +466,24 @@ describe("asking a host", () => {
     expect(store.records.get(site.origin)?.expiresAt).toBe(clock.now() + ageMs);
   });
 
+  it.each([
+    ["2", 2_000],
+    ["3600", 600_000],
+  ])("leaves a failing host alone as long as it asks: %s s", async (seconds, backoffMs) => {
+    const { robots, clock } = setup(undefined);
+    site.page("/robots.txt", { status: 503, headers: { "retry-after": seconds }, body: "" });
+    const backoffUntil = clock.now() + backoffMs;
+    expect(await robots.check(`${site.origin}/a`)).toMatchObject({ verdict: "disallow", backoffUntil });
+    site.page("/robots.txt", "");
+    clock.advance(backoffMs - 1);
+    expect(await robots.check(`${site.origin}/a`)).toMatchObject({ allowed: false, backoffUntil });
+    clock.advance(1);
+    const answer = await robots.check(`${site.origin}/a`);
+    expect(answer).toMatchObject({ allowed: true });
+    expect(answer).not.toHaveProperty("backoffUntil");
+    expect(asked()).toBe(2);
+  });
+
   it("keeps to the rules that another process had, when they cannot be had anew", async () => {
     const { robots, another, clock } = setup(undefined);
     site.page("/robots.txt", "User-agent: *\nDisallow: /a\nCrawl-delay: 2");
