@@ -18,8 +18,8 @@ import { AttemptJudge, type Outcome } from "./outcome.js";
 import { PageView } from "./page-view.js";
 import type { FileRecord, FileStore, PageRecord } from "./records.js";
 import type { Robots } from "./robots.js";
-import { DirectiveReader, type RobotsDirectives } from "./robots-directives.js";
-import { obeysRobots } from "./robots-options.js";
+import type { RobotsDirectives } from "./robots-directives.js";
+import { RobotsGate } from "./robots-gate.js";
 import { SitemapDiscovery } from "./sitemap-discovery.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
@@ -76,16 +76,14 @@ export class Engine {
   readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
-  /** Crawls, and hosts of crawls, of which was said that their robots.txt is not asked. */
-  readonly #unasked = new LRUCache<string, true>({ max: 10_000 });
-  /** What was told of hosts lately. */
-  readonly #toldDelays = new LRUCache<string, number>({ max: 50_000 });
+  readonly #gate: RobotsGate;
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
     this.#limits = { ...DEFAULT_TASK_LIMITS, ...limits };
     this.#results = new TaskResults(deps.node);
     this.#judge = new AttemptJudge(deps.clock, this.#limits);
+    this.#gate = new RobotsGate(deps, this.#judge);
   }
 
   /**
@@ -173,7 +171,7 @@ export class Engine {
     let asGet = task.target?.asGet === true;
     let untouched = true;
     for (;;) {
-      const refusal = await this.#askRobots(url, task, context.crawl, findings, signal);
+      const refusal = await this.#gate.ask(url, task, context.crawl, findings, signal);
       if (refusal !== undefined) return { ...refusal, untouched };
       untouched = false;
       let fetched: Fetched;
@@ -225,61 +223,6 @@ export class Engine {
       }
       url = target.url;
     }
-  }
-
-  /** What robots.txt has against it; undefined if nothing. */
-  async #askRobots(
-    url: string,
-    task: Task,
-    crawl: Crawl,
-    findings: Findings,
-    signal: AbortSignal,
-  ): Promise<Outcome | undefined> {
-    if (!obeysRobots(crawl.politeness, task.host)) {
-      this.#noteUnasked(crawl, task.host);
-      return undefined;
-    }
-    const { clock, robots } = this.#deps;
-    try {
-      const answer = await robots.check(url, signal);
-      // Of a robots.txt that could not be had nothing was learnt: the host's lane stays as narrow as it is.
-      if (answer.verdict !== "disallow") this.#learn(task.host, answer.crawlDelayMs, findings);
-      if (answer.allowed) return undefined;
-      const endedAt = clock.now();
-      if (answer.verdict !== "disallow") {
-        return { state: "skipped", reason: "robots", endedAt, counts: false };
-      }
-      const error = answer.error ?? "robots.txt could not be had";
-      const end = { state: "skipped", reason: "robots", error } as const;
-      const outcome = this.#judge.tryAgain(task, endedAt, end, answer.failure);
-      if (answer.failure !== undefined) {
-        return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
-      }
-      const { backoffUntil } = answer;
-      if (backoffUntil === undefined) return outcome;
-      const trouble = { kind: "asked", why: "no robots.txt for now" } as const;
-      if (outcome.state !== "queued") return { ...outcome, backoffUntil, trouble };
-      return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
-    } catch (error) {
-      return this.#judge.fetchFailed(error, task);
-    }
-  }
-
-  /** Someone may ask later why a site's wishes were not heeded. */
-  #noteUnasked({ id, politeness }: Crawl, host: string): void {
-    const key = politeness.obeyRobots ? `${id} ${host}` : id;
-    if (this.#unasked.has(key)) return;
-    this.#unasked.set(key, true);
-    const where = politeness.obeyRobots ? { host } : {};
-    this.#deps.logger.info({ crawl: id, ...where }, "robots.txt is not asked, as the crawl says");
-  }
-
-  #learn(host: string, crawlDelayMs: number, findings: Findings): void {
-    findings.crawlDelayMs = crawlDelayMs;
-    const { onHostLearnt } = this.#deps;
-    if (onHostLearnt === undefined || this.#toldDelays.get(host) === crawlDelayMs) return;
-    this.#toldDelays.set(host, crawlDelayMs);
-    onHostLearnt({ host, crawlDelayMs });
   }
 
   async #fetch(url: string, task: Task, asGet: boolean, signal: AbortSignal): Promise<Fetched> {
@@ -339,7 +282,7 @@ export class Engine {
         return { ...facts(), state: "skipped", reason: "type", error };
       }
       if (type !== undefined) {
-        if (this.#directivesOf(fetched, context.crawl)?.noindex === true) {
+        if (this.#gate.directivesOf(fetched, context.crawl)?.noindex === true) {
           fetched.body.discard();
           endedAt = clock.now();
           const error = "its X-Robots-Tag says that it is not to be kept";
@@ -501,7 +444,7 @@ export class Engine {
       const canonical = await this.#knownCanonical(page, task, context);
       if (canonical !== undefined) return canonical;
     }
-    const directives = this.#directivesOf(fetched, crawl, page);
+    const directives = this.#gate.directivesOf(fetched, crawl, page);
     await this.#spiderRun(task, context, findings, signal, directives).onPage(page);
     return undefined;
   }
@@ -519,16 +462,6 @@ export class Engine {
     if (await this.#deps.claims.claim(asUrl, task.id)) return undefined;
     admission.leaveTo(asUrl.id);
     return canonical.url;
-  }
-
-  /** What a response says about what may be done with it; undefined when the crawl does not ask. */
-  #directivesOf(fetched: Fetched, crawl: Crawl, page?: PageView): RobotsDirectives | undefined {
-    if (crawl.politeness.obeyMetaRobots !== true) return undefined;
-    const { robots, clock } = this.#deps;
-    const reader = new DirectiveReader(robots.userAgent, clock.now());
-    reader.header(fetched.headers["x-robots-tag"]);
-    for (const { name, content } of page?.namedMetas() ?? []) reader.meta(name, content);
-    return reader.directives;
   }
 
   #spiderRun(

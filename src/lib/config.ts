@@ -228,7 +228,7 @@ export const SETTINGS = {
   userAgent: setting({
     flag: "user-agent",
     value: "TEXT",
-    help: "how requests name themselves; its first word is matched against robots.txt",
+    help: "how requests name themselves; its product token is matched against robots.txt",
     parse: userAgent,
     fallback: "Warren/0.1",
   }),
