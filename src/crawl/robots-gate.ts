@@ -53,7 +53,8 @@ export class RobotsGate {
       if (answer.allowed) return undefined;
       const endedAt = clock.now();
       if (answer.verdict !== "disallow") {
-        return { state: "skipped", reason: "robots", endedAt, counts: false };
+        const { line = "robots.txt forbids it" } = answer;
+        return { state: "skipped", reason: "robots", error: line, endedAt, counts: false };
       }
       const error = answer.error ?? "robots.txt could not be had";
       const end = { state: "skipped", reason: "robots", error } as const;

@@ -5,6 +5,8 @@ export type RobotsRule = { readonly pattern: string; readonly allows: boolean };
 export type RobotsRules = {
   /** @param target path and query of a URL, as it would be sent */
   allows(target: string): boolean;
+  /** The line that forbids a target, in its normal spelling, for people; undefined when none does. */
+  lineAgainst(target: string): string | undefined;
   /** From the end of one fetch to the start of the next, in milliseconds; 0 when it says nothing. */
   readonly crawlDelayMs: number;
   /** What holding them costs, in characters, about. */
@@ -35,7 +37,7 @@ const RULE_SIZE = 100;
 const PIECE_SIZE = 30;
 
 export function allowingAll(crawlDelayMs = 0): RobotsRules {
-  return { allows: () => true, crawlDelayMs, size: 0 };
+  return { allows: () => true, lineAgainst: () => undefined, crawlDelayMs, size: 0 };
 }
 
 /**
@@ -86,6 +88,12 @@ export function compileRules(rules: readonly RobotsRule[], crawlDelayMs: number)
       }
       return true;
     },
+    lineAgainst(target) {
+      const normal = normalizedTarget(target);
+      if (this.allows(target)) return undefined;
+      const rank = ordered.find((each) => verdictOf(each, normal) === false);
+      return `Disallow: ${rank === undefined ? "(too many rules for so long a URL)" : patternIn(rank, normal)}`;
+    },
   };
 }
 
@@ -118,6 +126,14 @@ function verdictOf({ length, prefixes, wholes, globs }: Rank, target: string): b
     verdict = false;
   }
   return verdict;
+}
+
+/** The pattern of one length that forbids a target, which one of them does. */
+function patternIn({ length, prefixes, wholes, globs }: Rank, target: string): string {
+  const prefix = target.slice(0, length);
+  if (prefix.length === length && prefixes.has(prefix)) return prefix;
+  if (wholes.has(target)) return `${target}$`;
+  return [...globs].find(([, { matches }]) => matches(target))?.[0] ?? "";
 }
 
 /**

@@ -69,6 +69,8 @@ export type RobotsAnswer = {
   readonly verdict: RobotsRecord["verdict"];
   /** When the robots.txt was read, in milliseconds since the epoch. */
   readonly fetchedAt: number;
+  /** The line that forbids it, for people; absent when none does. */
+  readonly line?: string;
   /** With `disallow`: what happened, for people. */
   readonly error?: string;
   /** With `disallow`, when the host did not answer at all: how the fetch failed. */
@@ -144,11 +146,15 @@ export class Robots {
     const origin = pathStart < 0 ? url : url.slice(0, pathStart);
     const known = this.#fresh(origin) ?? (await this.#readOnce(origin, signal));
     const { rules, verdict, fetchedAt, error, failure, backoffUntil } = known;
+    const target = pathStart < 0 ? "/" : withoutFragment(url, pathStart);
+    const isForbidden = !rules.allows(target);
+    const line = isForbidden ? rules.lineAgainst(target) : undefined;
     return {
-      allowed: verdict !== "disallow" && rules.allows(pathStart < 0 ? "/" : withoutFragment(url, pathStart)),
+      allowed: verdict !== "disallow" && !isForbidden,
       crawlDelayMs: rules.crawlDelayMs,
       verdict,
       fetchedAt,
+      ...(line !== undefined && { line }),
       ...(error !== undefined && { error }),
       ...(failure !== undefined && { failure }),
       ...(backoffUntil !== undefined && { backoffUntil }),

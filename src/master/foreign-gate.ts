@@ -63,12 +63,19 @@ export class ForeignGate {
     try {
       await this.#checkAddress(new URL(url).hostname);
       if (!obeysRobots(crawl.politeness, task.host)) return {};
-      const { allowed, verdict, crawlDelayMs, error, failure } = await this.#robots.check(url);
+      const {
+        allowed,
+        verdict,
+        crawlDelayMs,
+        error,
+        failure,
+        line = "robots.txt forbids it",
+      } = await this.#robots.check(url);
       const learnt = verdict === "disallow" ? undefined : await this.#note(task.host, crawlDelayMs);
       const news = learnt === undefined ? {} : { learnt };
       if (allowed) return news;
       if (verdict !== "disallow") {
-        return { ...news, objection: { reason: "robots", error: "robots.txt forbids it" } };
+        return { ...news, objection: { reason: "robots", error: line } };
       }
       const told = error ?? "robots.txt could not be had";
       return { ...news, objection: { reason: "robots", error: told, mayPass: failure ?? "robots" } };

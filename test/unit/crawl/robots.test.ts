@@ -320,6 +320,20 @@ describe("asking a host", () => {
     expect(await robots.check(site.origin)).toMatchObject({ allowed: true });
   });
 
+  it.each([
+    ["/private/x", "Disallow: /private"],
+    ["/a.pdf", "Disallow: /*.pdf$"],
+    ["/one", "Disallow: /one$"],
+    ["/caf%c3%a9/x", "Disallow: /caf%C3%A9"],
+  ])("names the line that forbids %s", async (path, line) => {
+    const rules = ["/private", "/*.pdf$", "/one$", "/caf\u00e9", "/p"].map(
+      (pattern) => `Disallow: ${pattern}`,
+    );
+    const { robots } = setup(["User-agent: *", ...rules].join("\n"));
+    expect(await robots.check(site.origin + path)).toMatchObject({ allowed: false, line });
+    expect(await robots.check(`${site.origin}/open`)).not.toHaveProperty("line");
+  });
+
   it("asks once for each origin, however many want to know", async () => {
     const { robots } = setup("User-agent: *\nDisallow: /b");
     const answers = await Promise.all(
