@@ -33,6 +33,9 @@ const SHARED = [
   "dataDir",
   "maxPageBytes",
   "maxFileBytes",
+  "maxListedUrls",
+  "maxListingBytes",
+  "maxSitemapNesting",
   "maxAttempts",
   "retryDelayMs",
   "logLevel",
@@ -163,5 +166,14 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
 
 function limitsOf(config: WorkerConfig) {
   const { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs } = config;
-  return { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs };
+  const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
+  return {
+    maxPageBytes,
+    maxFileBytes,
+    maxAttempts,
+    retryDelayMs,
+    maxListedUrls,
+    maxListingBytes,
+    maxSitemapNesting,
+  };
 }

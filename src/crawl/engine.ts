@@ -13,10 +13,15 @@ import type { Frontier } from "./frontier.js";
 import type { HostState } from "./host-state.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
+import type { ListingForm } from "./listing.js";
+import { ListingRun, listingFormOf } from "./listing-run.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
 import { PageView } from "./page-view.js";
-import type { FileRecord, FileStore } from "./records.js";
+import type { FileRecord, FileStore, PageRecord } from "./records.js";
 import type { Robots } from "./robots.js";
+import type { RobotsDirectives } from "./robots-directives.js";
+import { RobotsGate } from "./robots-gate.js";
+import { SitemapDiscovery } from "./sitemap-discovery.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
 import type { Task } from "./task.js";
@@ -39,10 +44,13 @@ export type EngineDeps = {
   /** Told now and then how much of a file has come, while that takes long. */
   readonly onProgress?: (task: Task, bytes: number) => void;
   /** Told what a host's robots.txt says of its pace, at once, when other URLs wait for that. */
-  readonly onHostLearnt?: (state: HostState) => void;
+  readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
   /** The node's id, on every record. */
   readonly node: string;
 };
+
+/** What decides about the URLs that a crawl's tasks find. */
+type Admission = { readonly links: LinkAdmission; readonly sitemaps: SitemapDiscovery };
 
 type CrawlContext = {
   readonly crawl: Crawl;
@@ -64,17 +72,19 @@ const NO_BYTES = Buffer.alloc(0);
 export class Engine {
   readonly #deps: EngineDeps;
   readonly #limits: TaskLimits;
-  readonly #admissions = new LRUCache<string, LinkAdmission>({ max: 16 });
+  readonly #admissions = new LRUCache<string, Admission>({ max: 16 });
   readonly #judge: AttemptJudge;
   readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
+  readonly #gate: RobotsGate;
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
     this.#limits = { ...DEFAULT_TASK_LIMITS, ...limits };
     this.#results = new TaskResults(deps.node);
     this.#judge = new AttemptJudge(deps.clock, this.#limits);
+    this.#gate = new RobotsGate(deps, this.#judge);
   }
 
   /**
@@ -98,13 +108,18 @@ export class Engine {
     }
     const reprieve = this.#reprieveOf(task);
     if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
-    const context = { crawl, spider, admission: this.#admissionOf(crawl) };
+    const { links: admission, sitemaps } = this.#admissionOf(crawl);
+    const context = { crawl, spider, admission };
     if (crawl.archive === true) {
       findings.archive = new TaskArchive(task, this.#deps.clock, this.#limits.maxPageBytes);
     }
     let outcome: Outcome;
     try {
       outcome = await this.#followUrl(task, context, findings, signal);
+      if (crawl.links?.sitemaps === "all" && task.request?.sitemap === undefined) {
+        const found = await sitemaps.of(task.target?.url ?? task.url, signal);
+        for (const sitemap of found) findings.links.set(sitemap.id, sitemap);
+      }
     } catch (error) {
       await this.#drop(crawl, findings);
       throw error;
@@ -143,7 +158,9 @@ export class Engine {
 
   /** Links that came out of this crawl were not stored: they must be let through again. */
   forget(crawl: Pick<Crawl, "id" | "generation">): void {
-    this.#admissions.get(admissionKey(crawl))?.forget();
+    const admission = this.#admissions.get(admissionKey(crawl));
+    admission?.links.forget();
+    admission?.sitemaps.forget();
   }
 
   /** Asks robots.txt, fetches, and follows redirects as far as they stay in the lane. */
@@ -159,7 +176,7 @@ export class Engine {
     let asGet = task.target?.asGet === true;
     let untouched = true;
     for (;;) {
-      const refusal = await this.#askRobots(url, task, context.crawl, findings, signal);
+      const refusal = await this.#gate.ask(url, task, context.crawl, findings, signal);
       if (refusal !== undefined) return { ...refusal, untouched };
       untouched = false;
       let fetched: Fetched;
@@ -187,7 +204,9 @@ export class Engine {
         const error = `redirect to something that is no http(s) URL: ${location.slice(0, 200)}`;
         return { ...facts, state: "failed", reason: "http-status", error };
       }
-      if (!context.admission.includes(target)) {
+      // A sitemap need not be in the crawl's scope; it may move about its host.
+      const isFree = task.request?.sitemap !== undefined && target.hostname === new URL(url).hostname;
+      if (!isFree && !context.admission.includes(target)) {
         return { ...facts, state: "skipped", reason: "scope", error: `redirect to ${target.url}` };
       }
       const asUrl = context.admission.targetOf(target, task.depth, task.url);
@@ -208,42 +227,6 @@ export class Engine {
         };
       }
       url = target.url;
-    }
-  }
-
-  /** What robots.txt has against it; undefined if nothing. */
-  async #askRobots(
-    url: string,
-    task: Task,
-    crawl: Crawl,
-    findings: Findings,
-    signal: AbortSignal,
-  ): Promise<Outcome | undefined> {
-    if (!crawl.politeness.obeyRobots) return undefined;
-    const { clock, robots } = this.#deps;
-    try {
-      const answer = await robots.check(url, signal);
-      const { crawlDelayMs } = answer;
-      findings.crawlDelayMs = crawlDelayMs;
-      if (task.awaitsRobots === true && answer.verdict !== "disallow" && task.target === undefined) {
-        this.#deps.onHostLearnt?.({ host: task.host, crawlDelayMs });
-      }
-      if (answer.allowed) return undefined;
-      const endedAt = clock.now();
-      if (answer.verdict !== "disallow") {
-        return { state: "skipped", reason: "robots", endedAt, counts: false };
-      }
-      const error = answer.error ?? "robots.txt could not be had";
-      const outcome = this.#judge.tryAgain(
-        task,
-        endedAt,
-        { state: "skipped", reason: "robots", error },
-        answer.failure,
-      );
-      if (answer.failure === undefined) return outcome;
-      return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
-    } catch (error) {
-      return this.#judge.fetchFailed(error, task);
     }
   }
 
@@ -289,6 +272,19 @@ export class Engine {
     let endedAt = clock.now();
     const facts = () => ({ endedAt, statusCode, counts: true });
     try {
+      const form =
+        context.crawl.links === undefined ? undefined : await listingFormOf(fetched, task, context.crawl);
+      if (form !== undefined) {
+        bytes = await this.#readListing(fetched, url, form, task, context, findings);
+        endedAt = clock.now();
+        findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
+        return { ...facts(), state: "done" };
+      }
+      if (task.request?.sitemap !== undefined) {
+        fetched.body.discard();
+        endedAt = clock.now();
+        return { ...facts(), state: "skipped", reason: "type", error: "is no sitemap" };
+      }
       const isWanted = statusCode === 304 || context.admission.acceptsType(fetched.contentType);
       const type = isWanted ? await this.#fileTypeOf(fetched, task, context.spider) : undefined;
       if (!isWanted || (type === undefined && task.kind === "file")) {
@@ -298,6 +294,12 @@ export class Engine {
         return { ...facts(), state: "skipped", reason: "type", error };
       }
       if (type !== undefined) {
+        if (this.#gate.directivesOf(fetched, context.crawl)?.noindex === true) {
+          fetched.body.discard();
+          endedAt = clock.now();
+          const error = "its X-Robots-Tag says that it is not to be kept";
+          return { ...facts(), state: "skipped", reason: "robots", error };
+        }
         bytes = await this.#keepFile(fetched, url, type, task, context, findings, signal);
         endedAt = clock.now();
       } else {
@@ -325,19 +327,42 @@ export class Engine {
       }
       return this.#judge.fetchFailed(error, task, statusCode);
     }
-    findings.pages.push({
+    findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
+    return { ...facts(), state: "done" };
+  }
+
+  #pageOf(
+    { statusCode, contentType }: Fetched,
+    url: string,
+    bytes: number,
+    task: Task,
+    at: number,
+  ): PageRecord {
+    return {
       id: `${task.id}.${task.round}`,
       crawl: task.crawl,
       url: task.url,
       ...(url !== task.url && { finalUrl: url }),
       statusCode,
-      ...(fetched.contentType !== undefined && { contentType: fetched.contentType }),
+      ...(contentType !== undefined && { contentType }),
       bytes,
       depth: task.depth,
-      at: endedAt,
+      at,
       node: this.#deps.node,
-    });
-    return { ...facts(), state: "done" };
+    };
+  }
+
+  async #readListing(
+    fetched: Fetched,
+    url: string,
+    form: ListingForm,
+    task: Task,
+    { crawl, admission }: CrawlContext,
+    findings: Findings,
+  ): Promise<number> {
+    const logger = loggerOf(task, this.#deps.logger);
+    const input = { task, crawl, admission, findings, limits: this.#limits, logger };
+    return await new ListingRun(input, url, form).read(fetched.body);
   }
 
   /** The type under which the body is to be stored as a file, or undefined if it is not to be. */
@@ -434,7 +459,8 @@ export class Engine {
       const canonical = await this.#knownCanonical(page, task, context);
       if (canonical !== undefined) return canonical;
     }
-    await this.#spiderRun(task, context, findings, signal).onPage(page);
+    const directives = this.#gate.directivesOf(fetched, crawl, page);
+    await this.#spiderRun(task, context, findings, signal, directives).onPage(page);
     return undefined;
   }
 
@@ -458,6 +484,7 @@ export class Engine {
     { spider, admission }: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
+    directives?: RobotsDirectives,
   ): SpiderRun {
     const { clock, node } = this.#deps;
     return new SpiderRun({
@@ -469,17 +496,18 @@ export class Engine {
       clock,
       node,
       signal,
+      ...(directives !== undefined && { directives }),
     });
   }
 
-  #admissionOf(crawl: Crawl): LinkAdmission {
+  #admissionOf(crawl: Crawl): Admission {
     const key = admissionKey(crawl);
     let admission = this.#admissions.get(key);
-    if (admission === undefined || admission.maxDepth !== crawl.limits.maxDepth) {
+    if (admission === undefined || admission.links.maxDepth !== crawl.limits.maxDepth) {
       // In the inbox each URL from outside is a crawl of its own, whose links are wanted whole.
       const rememberedUrls = crawl.id === INBOX ? 0 : this.#limits.rememberedUrls;
       const { clock, logger } = this.#deps;
-      admission = new LinkAdmission(crawl, {
+      const links = new LinkAdmission(crawl, {
         rememberedUrls,
         now: () => clock.now(),
         onTrap: (trap) =>
@@ -488,6 +516,7 @@ export class Engine {
             "links of this kind on this host are a trap, and skipped",
           ),
       });
+      admission = { links, sitemaps: new SitemapDiscovery(this.#deps.robots, links) };
       this.#admissions.set(key, admission);
     }
     return admission;

@@ -1,4 +1,5 @@
 import type { TraceContext } from "../lib/trace-context.js";
+import type { SitemapMark } from "./sitemap-options.js";
 import type { Beginning, Suspect } from "./suspicion.js";
 
 /**
@@ -52,6 +53,8 @@ export type UrlRequest = {
   readonly spider?: string;
   /** Kept with the URL and handed to the spider on its page. */
   readonly meta?: Readonly<Record<string, unknown>>;
+  /** Set: it is a sitemap, and no page. */
+  readonly sitemap?: SitemapMark;
   /** The trace in which it was handed in. */
   readonly trace?: TraceContext;
 };

@@ -3,6 +3,7 @@ import type { QueuedUrl } from "./frontier.js";
 import { type BackoffOptions, HostHealth, type HostTrouble } from "./host-health.js";
 import type { HostNote, HostState } from "./host-state.js";
 import { DEFAULT_MAX_DELAY_MS } from "./politeness.js";
+import { obeysRobots } from "./robots-options.js";
 import type { TaskEnd } from "./task.js";
 
 /**
@@ -204,7 +205,7 @@ export class Lane {
         following.push({ factor: delayFactor, mostMs: maxDelayMs ?? DEFAULT_MAX_DELAY_MS });
       }
       if (most !== undefined) maxBytesPerSecond = Math.min(maxBytesPerSecond ?? most, most);
-      if (!politeness.obeyRobots) continue;
+      if (!obeysRobots(politeness, this.host)) continue;
       if (this.#crawlDelayMs === undefined) awaitsRobots = true;
       else delayMs = Math.max(delayMs, this.#crawlDelayMs);
     }

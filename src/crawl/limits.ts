@@ -18,6 +18,12 @@ export type TaskLimits = {
   readonly spiderTimeoutMs: number;
   /** Items, requests and files from one page. @default 20_000 */
   readonly maxOutputs: number;
+  /** URLs taken from one sitemap or feed; sitemaps.org allows as many. @default 50_000 */
+  readonly maxListedUrls: number;
+  /** Bytes read of one sitemap or feed, unpacked; sitemaps.org allows as many. @default 50 MiB */
+  readonly maxListingBytes: number;
+  /** Sitemap indexes that may lead to each other. @default 3 */
+  readonly maxSitemapNesting: number;
   /** URLs remembered per crawl so that repeated links need not reach the frontier. @default 100_000 */
   readonly rememberedUrls: number;
 };
@@ -34,6 +40,9 @@ export const DEFAULT_TASK_LIMITS: TaskLimits = {
   maxRetryDelayMs: 600_000,
   spiderTimeoutMs: 30_000,
   maxOutputs: 20_000,
+  maxListedUrls: 50_000,
+  maxListingBytes: 50 * MiB,
+  maxSitemapNesting: 3,
   rememberedUrls: 100_000,
 };
 

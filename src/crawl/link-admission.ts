@@ -2,6 +2,7 @@ import type { Crawl } from "./crawl.js";
 import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
 import { RecentKeys } from "./recent-keys.js";
 import { type CompiledScope, compileScope } from "./scope.js";
+import type { SitemapMark } from "./sitemap-options.js";
 import type { SpiderRequest } from "./spider.js";
 import { type Trap, TrapGuard } from "./trap-guard.js";
 import { type CanonicalUrl, canonicalUrl } from "./url.js";
@@ -136,6 +137,11 @@ export class LinkAdmission {
     if (this.#toldTraps.get(key) !== undefined) return;
     this.#toldTraps.set(key, 1);
     this.#onTrap({ ...trap, host, url, foundOn: on.url });
+  }
+
+  /** A sitemap, as a URL of this crawl; its scope is for what sitemaps list, and not for them. */
+  sitemapOf(target: CanonicalUrl, depth: number, parent: string, mark: SitemapMark): NewUrl {
+    return { ...this.targetOf(target, depth, parent), request: { sitemap: mark } };
   }
 
   /** What a redirect leads to, as a URL of this crawl of its own. */

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type ListingOptions, listingOptions } from "./sitemap-options.js";
 import { type TrapOptions, trapOptions } from "./trap-options.js";
 
 /**
@@ -22,7 +23,7 @@ export const LINK_KINDS = [
 export type LinkKind = (typeof LINK_KINDS)[number];
 
 /** What counts as a link on a crawl's pages. */
-export type LinkOptions = {
+export type LinkOptions = ListingOptions & {
   /** Alternates of a page (`link rel=alternate` without a language: feeds, other formats). @default true */
   readonly alternates?: boolean;
   /** A page in other languages (`link rel=alternate hreflang=…`). @default true */
@@ -56,6 +57,7 @@ export const linkOptions = z.strictObject({
   embeds: z.boolean().exactOptional(),
   followNofollow: z.boolean().exactOptional(),
   traps: trapOptions.exactOptional(),
+  ...listingOptions,
 });
 
 /** A crawl's links, ready to be asked for every page. */

@@ -4,6 +4,7 @@ import { parseLinkHeader } from "./link-header.js";
 import { type LinkKind, type LinkPlan, linkPlanOf } from "./link-options.js";
 import { linkElementKinds } from "./link-scanner.js";
 import { type ParsedPage, type ParsedSelector, parseHtml, type TreeKind } from "./parser.js";
+import { type NamedMeta, namedMetasOf } from "./robots-meta.js";
 import type { Page, PageLinksOptions } from "./spider.js";
 import type { Task } from "./task.js";
 import { type CanonicalUrl, canonicalUrl } from "./url.js";
@@ -114,6 +115,11 @@ export class PageView implements Page {
       if (target !== undefined && !found.has(target.url)) found.set(target.url, target);
     }
     return found;
+  }
+
+  /** Its named `meta` elements; none if it is no HTML. */
+  namedMetas(): readonly NamedMeta[] {
+    return this.#isHtml ? namedMetasOf(this.text()) : [];
   }
 
   get $(): ParsedSelector {

@@ -1,7 +1,8 @@
 import { z } from "zod";
+import { type RobotsPoliteness, robotsPoliteness } from "./robots-options.js";
 
 /** How a crawl treats the hosts that it visits. Of crawls that share a host the strictest counts. */
-export type Politeness = {
+export type Politeness = RobotsPoliteness & {
   /** From the end of one fetch to the start of the next on a host, in milliseconds. @default 0 */
   readonly delayMs: number;
   /** Fetches at once on a host. @default 4 */
@@ -37,6 +38,7 @@ const members = z.strictObject({
     .exactOptional(),
   maxDelayMs: whole(0, DAY_MS).exactOptional(),
   maxBytesPerSecond: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
+  ...robotsPoliteness,
 });
 
 /** As it comes from outside, for a new crawl. */
@@ -56,6 +58,8 @@ export const politenessChanges = z.strictObject({
   delayFactor: members.shape.delayFactor.unwrap().nullable().exactOptional(),
   maxDelayMs: members.shape.maxDelayMs.unwrap().nullable().exactOptional(),
   maxBytesPerSecond: members.shape.maxBytesPerSecond.unwrap().nullable().exactOptional(),
+  ignoreRobotsOn: members.shape.ignoreRobotsOn.unwrap().nullable().exactOptional(),
+  obeyMetaRobots: members.shape.obeyMetaRobots.unwrap().nullable().exactOptional(),
 });
 
 function whole(least: number, most: number) {

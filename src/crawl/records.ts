@@ -109,7 +109,7 @@ export type RobotsRecord = {
   /** Scheme, host name and port. */
   readonly origin: string;
   readonly fetchedAt: number;
-  /** Until when it may be used, 24 hours at most (RFC 9309, 2.4). */
+  /** Until when it may be used while the host answers, 24 hours at most (RFC 9309, 2.4). */
   readonly expiresAt: number;
   /** `rules`: obey `body`; `allow`: there is none (4xx); `disallow`: it could not be had (5xx, unreachable). */
   readonly verdict: "rules" | "allow" | "disallow";
@@ -117,6 +117,7 @@ export type RobotsRecord = {
 };
 
 export interface RobotsStore {
+  /** What was last put, be it too old: then it serves while the host cannot be reached. */
   get(origin: string): Promise<RobotsRecord | undefined>;
   put(record: RobotsRecord): Promise<void>;
 }

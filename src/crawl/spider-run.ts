@@ -4,6 +4,7 @@ import { SpiderError } from "./errors.js";
 import type { TaskLimits } from "./limits.js";
 import type { FoundOn, LinkAdmission } from "./link-admission.js";
 import type { PageView } from "./page-view.js";
+import type { RobotsDirectives } from "./robots-directives.js";
 import type { Spider, SpiderFile, SpiderOutput, SpiderRequest } from "./spider.js";
 import type { Task } from "./task.js";
 import type { Findings } from "./task-result.js";
@@ -19,6 +20,8 @@ export type SpiderRunInput = {
   /** The node's id, on every item. */
   readonly node: string;
   readonly signal: AbortSignal;
+  /** What the page says about what may be done with it. */
+  readonly directives?: RobotsDirectives;
 };
 
 /** A spider at work on what one task fetched, within its limits of time and number. */
@@ -90,12 +93,13 @@ export class SpiderRun {
   }
 
   #take(output: SpiderOutput, on: FoundOn, page: PageView | undefined): void {
-    const { spider, task, admission, findings, limits, clock, node } = this.#input;
+    const { spider, task, admission, findings, limits, clock, node, directives } = this.#input;
     this.#outputs += 1;
     if (this.#outputs > limits.maxOutputs) {
       throw new Error(`more than ${limits.maxOutputs} outputs from one page`);
     }
     if ("item" in output) {
+      if (directives?.noindex === true) return;
       findings.items.push({
         id: `${task.id}.${task.round}.${findings.items.length}`,
         crawl: task.crawl,
@@ -112,6 +116,7 @@ export class SpiderRun {
     const wanted = "request" in output ? output.request : output.file;
     const resolved = typeof wanted === "string" ? page?.resolved(wanted) : undefined;
     checkRequest(wanted);
+    if (directives?.nofollow === true) return;
     const link = admission.admit(wanted, kind, on, resolved);
     if (link !== undefined) findings.links.set(link.id, link);
   }

@@ -228,7 +228,7 @@ export const SETTINGS = {
   userAgent: setting({
     flag: "user-agent",
     value: "TEXT",
-    help: "how requests name themselves; its first word is matched against robots.txt",
+    help: "how requests name themselves; its product token is matched against robots.txt",
     parse: userAgent,
     fallback: "Warren/0.1",
   }),
@@ -439,6 +439,27 @@ export const SETTINGS = {
     help: "largest file",
     parse: wholeNumber(1_024),
     fallback: String(256 * 2 ** 20),
+  }),
+  maxListedUrls: setting({
+    flag: "max-listed-urls",
+    value: "N",
+    help: "URLs taken from one sitemap or feed",
+    parse: wholeNumber(1, 1_000_000),
+    fallback: "50000",
+  }),
+  maxListingBytes: setting({
+    flag: "max-listing-bytes",
+    value: "BYTES",
+    help: "bytes read of one sitemap or feed, unpacked",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(50 * 2 ** 20),
+  }),
+  maxSitemapNesting: setting({
+    flag: "max-sitemap-nesting",
+    value: "N",
+    help: "sitemap indexes that may lead to each other",
+    parse: wholeNumber(1, 100),
+    fallback: "3",
   }),
   maxAttempts: setting({
     flag: "max-attempts",

@@ -8,6 +8,7 @@ import type { HostState, HostStates } from "../crawl/host-state.js";
 import { NetworkGuard } from "../crawl/network-guard.js";
 import type { RobotsStore } from "../crawl/records.js";
 import { Robots } from "../crawl/robots.js";
+import { obeysRobots } from "../crawl/robots-options.js";
 import type { Task } from "../crawl/task.js";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
@@ -61,13 +62,20 @@ export class ForeignGate {
     if (task.givenUp !== undefined) return { objection: { reason: "network", error: task.givenUp } };
     try {
       await this.#checkAddress(new URL(url).hostname);
-      if (!crawl.politeness.obeyRobots) return {};
-      const { allowed, verdict, crawlDelayMs, error, failure } = await this.#robots.check(url);
-      const learnt = await this.#note(task.host, crawlDelayMs);
+      if (!obeysRobots(crawl.politeness, task.host)) return {};
+      const {
+        allowed,
+        verdict,
+        crawlDelayMs,
+        error,
+        failure,
+        line = "robots.txt forbids it",
+      } = await this.#robots.check(url);
+      const learnt = verdict === "disallow" ? undefined : await this.#note(task.host, crawlDelayMs);
       const news = learnt === undefined ? {} : { learnt };
       if (allowed) return news;
       if (verdict !== "disallow") {
-        return { ...news, objection: { reason: "robots", error: "robots.txt forbids it" } };
+        return { ...news, objection: { reason: "robots", error: line } };
       }
       const told = error ?? "robots.txt could not be had";
       return { ...news, objection: { reason: "robots", error: told, mayPass: failure ?? "robots" } };

@@ -61,7 +61,7 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
   "host.learnt": {
     summary:
       "A worker knows what pace a host's robots.txt asks for, before the page is there that it was asked for.",
-    data: z.looseObject({ host: z.string(), crawlDelayMs: z.number() }),
+    data: z.looseObject({ host: z.string(), crawlDelayMs: z.number().min(0) }),
   },
   "spider.wanted": {
     summary: "A worker that cannot consume asks for tasks of an external spider, and there were none.",

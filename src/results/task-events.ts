@@ -22,7 +22,7 @@ const KEY_OF = {
 } as const;
 
 /** How long starts are gathered before they are told, in milliseconds. */
-const STARTS_GATHER_MS = 50;
+const GATHER_MS = 50;
 
 /** Tells everyone what happened to tasks: one message for many, each kind under its own key. */
 export class TaskEvents {
@@ -48,7 +48,7 @@ export class TaskEvents {
       ...task.request?.trace,
       data: { id: task.id, url: task.url, attempt: task.attempts + 1 },
     });
-    this.#stopTimer ??= this.#clock.after(STARTS_GATHER_MS, () => this.flush());
+    this.#flushSoon();
   }
 
   /** So many bytes of a file have come, and more will. */
@@ -110,6 +110,7 @@ export class TaskEvents {
 
   #tellLearnt(): void {
     const learnt = this.#learnt;
+    if (learnt.length === 0) return;
     this.#learnt = [];
     this.#events.publish("host.learnt", learnt);
   }
@@ -117,9 +118,13 @@ export class TaskEvents {
   flush(): void {
     this.#stopTimer?.();
     this.#stopTimer = undefined;
-    if (this.#started.length === 0) return;
-    this.#events.publish("task.started", this.#started);
+    if (this.#started.length > 0) this.#events.publish("task.started", this.#started);
     this.#started = [];
+    this.#tellLearnt();
+  }
+
+  #flushSoon(): void {
+    this.#stopTimer ??= this.#clock.after(GATHER_MS, () => this.flush());
   }
 
   #ended(type: string, result: TaskResult, { task, node = this.#node }: EventContext): BusEvent {

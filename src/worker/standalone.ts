@@ -4,6 +4,7 @@ import { createWriteStream, type WriteStream } from "node:fs";
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Writable } from "node:stream";
+import { LRUCache } from "lru-cache";
 import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatcher.js";
 import { Engine, type SpiderCatalog } from "../crawl/engine.js";
@@ -337,8 +338,14 @@ export class FolderFileStore implements FileStore {
   }
 }
 
+/** Characters of robots.txt files held at most. */
+const MAX_ROBOTS_CHARACTERS = 32 * 1_048_576;
+
 class MemoryRobotsStore implements RobotsStore {
-  readonly #records = new Map<string, RobotsRecord>();
+  readonly #records = new LRUCache<string, RobotsRecord>({
+    maxSize: MAX_ROBOTS_CHARACTERS,
+    sizeCalculation: ({ origin, body = "" }) => origin.length + body.length + 100,
+  });
 
   async get(origin: string): Promise<RobotsRecord | undefined> {
     return this.#records.get(origin);

@@ -320,6 +320,20 @@ describe("asking a host", () => {
     expect(await robots.check(site.origin)).toMatchObject({ allowed: true });
   });
 
+  it.each([
+    ["/private/x", "Disallow: /private"],
+    ["/a.pdf", "Disallow: /*.pdf$"],
+    ["/one", "Disallow: /one$"],
+    ["/caf%c3%a9/x", "Disallow: /caf%C3%A9"],
+  ])("names the line that forbids %s", async (path, line) => {
+    const rules = ["/private", "/*.pdf$", "/one$", "/caf\u00e9", "/p"].map(
+      (pattern) => `Disallow: ${pattern}`,
+    );
+    const { robots } = setup(["User-agent: *", ...rules].join("\n"));
+    expect(await robots.check(site.origin + path)).toMatchObject({ allowed: false, line });
+    expect(await robots.check(`${site.origin}/open`)).not.toHaveProperty("line");
+  });
+
   it("asks once for each origin, however many want to know", async () => {
     const { robots } = setup("User-agent: *\nDisallow: /b");
     const answers = await Promise.all(
@@ -426,6 +440,126 @@ describe("asking a host", () => {
     site.page("/robots.txt", "");
     clock.advance(500);
     expect(await robots.check(`${site.origin}/a`)).toMatchObject({ allowed: true });
+  });
+
+  it.each([
+    ["", 86_400_000],
+    ["max-age=7200", 7_200_000],
+    ["public, max-age=7200, must-revalidate", 7_200_000],
+    ["max-age=60", 3_600_000],
+    ["no-cache", 3_600_000],
+    ["No-Store", 3_600_000],
+    ["max-age=31536000", 86_400_000],
+    ["max-age=soon", 86_400_000],
+    ["s-max-age=60, x-no-cache", 86_400_000],
+  ])("is told by cache-control %j to use it for %i ms", async (control, ageMs) => {
+    const { robots, store, clock } = setup(undefined);
+    site.page("/robots.txt", { body: "", headers: control === "" ? {} : { "cache-control": control } });
+    await robots.check(`${site.origin}/a`);
+    expect(store.records.get(site.origin)?.expiresAt).toBe(clock.now() + ageMs);
+    site.page("/robots.txt", {
+      status: 404,
+      body: "",
+      headers: control === "" ? {} : { "cache-control": control },
+    });
+    await robots.check(`${site.originOn("127.0.0.2")}/a`);
+    expect(store.records.get(site.originOn("127.0.0.2"))?.expiresAt).toBe(clock.now() + ageMs);
+  });
+
+  it.each([
+    [429, undefined, 60_000],
+    [429, "7200", 7_200_000],
+    [429, "864000", 86_400_000],
+    [408, undefined, 60_000],
+    [404, "7200", 86_400_000],
+  ])("asks again after status %i with retry-after %j in %i ms", async (status, retryAfter, ageMs) => {
+    const { robots, store, clock } = setup(undefined);
+    const headers = retryAfter === undefined ? {} : { "retry-after": retryAfter };
+    site.page("/robots.txt", { status, headers, body: "" });
+    expect(await robots.check(`${site.origin}/a`)).toMatchObject({ allowed: true, verdict: "allow" });
+    expect(store.records.get(site.origin)?.expiresAt).toBe(clock.now() + ageMs);
+  });
+
+  it.each([
+    ["2", 2_000],
+    ["3600", 600_000],
+  ])("leaves a failing host alone as long as it asks: %s s", async (seconds, backoffMs) => {
+    const { robots, clock } = setup(undefined);
+    site.page("/robots.txt", { status: 503, headers: { "retry-after": seconds }, body: "" });
+    const backoffUntil = clock.now() + backoffMs;
+    expect(await robots.check(`${site.origin}/a`)).toMatchObject({ verdict: "disallow", backoffUntil });
+    site.page("/robots.txt", "");
+    clock.advance(backoffMs - 1);
+    expect(await robots.check(`${site.origin}/a`)).toMatchObject({ allowed: false, backoffUntil });
+    clock.advance(1);
+    const answer = await robots.check(`${site.origin}/a`);
+    expect(answer).toMatchObject({ allowed: true });
+    expect(answer).not.toHaveProperty("backoffUntil");
+    expect(asked()).toBe(2);
+  });
+
+  it("keeps to the rules that another process had, when they cannot be had anew", async () => {
+    const { robots, another, clock } = setup(undefined);
+    site.page("/robots.txt", "User-agent: *\nDisallow: /a\nCrawl-delay: 2");
+    await robots.check(`${site.origin}/a`);
+    clock.advance(7 * 86_400_000);
+    site.page("/robots.txt", (request) => request.socket.destroy());
+    const other = another();
+    expect(await other.check(`${site.origin}/a`)).toMatchObject({ allowed: false, verdict: "rules" });
+    expect(await other.check(`${site.origin}/b`)).toMatchObject({ allowed: true, crawlDelayMs: 2_000 });
+    const askedBefore = asked();
+    clock.advance(500);
+    expect(await other.check(`${site.origin}/b`)).toMatchObject({ allowed: true });
+    expect(asked()).toBe(askedBefore + 1);
+    site.page("/robots.txt", "User-agent: *\nDisallow: /b");
+    clock.advance(1_000);
+    expect(await other.check(`${site.origin}/b`)).toMatchObject({ allowed: false });
+  });
+
+  it("reads a bounded number of files at once", async () => {
+    const { robots } = setup(undefined, { maxAtOnce: 2 });
+    const held: (() => void)[] = [];
+    site.page("/robots.txt", (_request, response) => {
+      held.push(() => response.end(""));
+    });
+    const addresses = ["127.0.0.1", "127.0.0.2", "localhost"];
+    const answers = Promise.all(addresses.map((address) => robots.check(`http://${address}:${site.port}/a`)));
+    await site.arrived(2, "/robots.txt");
+    expect(held).toHaveLength(2);
+    held.shift()?.();
+    await site.arrived(3, "/robots.txt");
+    for (const answer of held) answer();
+    expect((await answers).map(({ allowed }) => allowed)).toEqual([true, true, true]);
+    expect(site.maxInFlight()).toBeLessThanOrEqual(2);
+  });
+
+  it("tells the sitemaps that a host names", async () => {
+    const { robots } = setup(undefined);
+    site.page("/robots.txt", "Sitemap: /a.xml\nSitemap: https://elsewhere.example/b.xml\n");
+    expect(await robots.sitemaps(`${site.origin}/x`)).toEqual([
+      `${site.origin}/a.xml`,
+      "https://elsewhere.example/b.xml",
+    ]);
+    await robots.check(`${site.origin}/x`);
+    expect(asked()).toBe(1);
+    site.page("/robots.txt", { status: 404, body: "" });
+    expect(await robots.sitemaps(`${site.originOn("127.0.0.2")}/x`)).toEqual([]);
+  });
+
+  it("knows no sitemaps of a host that does not answer", async () => {
+    const { robots } = setup(undefined);
+    site.page("/robots.txt", { status: 500, body: "" });
+    expect(await robots.sitemaps(`${site.origin}/x`)).toBeUndefined();
+  });
+
+  it("holds rules that are larger than all it may hold, rather than asking for each URL", async () => {
+    const { robots, store } = setup(undefined, { maxCharacters: 1_000 });
+    site.page(
+      "/robots.txt",
+      `User-agent: *\n${Array.from({ length: 500 }, (_, n) => `Disallow: /${n}\n`).join("")}`,
+    );
+    for (let n = 0; n < 5; n += 1) await robots.check(`${site.origin}/x`);
+    expect([asked(), store.gets]).toEqual([1, 1]);
   });
 
   it.each([
