@@ -69,6 +69,7 @@ const PROGRAM = {
     "output",
     "files",
     "archive",
+    "hostPatienceMs",
     "config",
   ] as const satisfies readonly SettingName[],
 };
@@ -142,6 +143,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     {
       crawl,
       concurrency: config.concurrency,
+      hostPatienceMs: config.hostPatienceMs,
       limits: limitsOf(config),
       userAgent: config.userAgent,
       filesFolder,
