@@ -121,12 +121,13 @@ class LeanFrontier {
   #enqueue(url) {
     url.isQueued = true;
     const hosts = getOrMake(this.#sources, url.crawl, () => new Map());
-    const source = getOrMake(hosts, url.host, () => ({ urls: [], head: 0, later: [] }));
+    const source = getOrMake(hosts, url.host, () => ({ urls: [], head: 0, later: [], queued: 0 }));
+    source.queued += 1;
     if (url.readyAt > 0) source.later.push(url);
     else source.urls.push(url);
   }
 
-  /** Hosts with something queued for any crawl, or that had until a moment ago. */
+  /** Hosts with something queued for any crawl. */
   get hosts() {
     const found = new Set();
     for (const hosts of this.#sources.values()) for (const host of hosts.keys()) found.add(host);
@@ -148,8 +149,7 @@ class LeanFrontier {
 
   async queued(of, limit, now) {
     this.calls += 1;
-    const hosts = this.#sources.get(of.crawl);
-    const source = hosts?.get(of.host);
+    const source = this.#sources.get(of.crawl)?.get(of.host);
     if (source === undefined) return { urls: [] };
     const urls = [];
     while (source.head < source.urls.length && !source.urls[source.head].isQueued) source.head += 1;
@@ -164,7 +164,6 @@ class LeanFrontier {
       if (url.readyAt > now) nextReadyAt = Math.min(nextReadyAt ?? url.readyAt, url.readyAt);
       else if (urls.length < limit) urls.push(url);
     }
-    if (urls.length === 0 && source.later.length === 0) hosts.delete(of.host);
     return urls.length >= limit || nextReadyAt === undefined ? { urls } : { urls, nextReadyAt };
   }
 
@@ -186,6 +185,10 @@ class LeanFrontier {
       const url = this.#open.get(id);
       if (url?.isQueued !== true) continue;
       url.isQueued = false;
+      const hosts = this.#sources.get(url.crawl);
+      const source = hosts.get(url.host);
+      source.queued -= 1;
+      if (source.queued === 0) hosts.delete(url.host);
       this.#dispatched.set(id, dispatch);
       marked.add(id);
     }

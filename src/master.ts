@@ -29,6 +29,7 @@ const PROGRAM = {
     "port",
     "apiTokens",
     "leaseMs",
+    "hostPatienceMs",
     "maxTasks",
     "deliveryLimit",
     "maxDeadLetters",
@@ -62,6 +63,7 @@ await main(async () => {
       port: config.port,
       tokens: config.apiTokens ?? [],
       leaseMs: config.leaseMs,
+      hostPatienceMs: config.hostPatienceMs,
       topology: {
         maxTasks: config.maxTasks,
         deliveryLimit: config.deliveryLimit,

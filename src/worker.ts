@@ -72,6 +72,7 @@ const PROGRAM = {
     "output",
     "files",
     "archive",
+    "hostPatienceMs",
     "config",
   ] as const satisfies readonly SettingName[],
 };
@@ -145,6 +146,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     {
       crawl,
       concurrency: config.concurrency,
+      hostPatienceMs: config.hostPatienceMs,
       limits: limitsOf(config),
       userAgent: config.userAgent,
       filesFolder,

@@ -267,6 +267,13 @@ export const SETTINGS = {
     parse: wholeNumber(500, DAY_MS),
     fallback: "10000",
   }),
+  hostPatienceMs: setting({
+    flag: "host-patience-ms",
+    value: "MS",
+    help: "how long a host may give no answer at all before its URLs are given up untried",
+    parse: wholeNumber(0, 365 * DAY_MS),
+    fallback: "120000",
+  }),
   maxTasks: setting({
     flag: "max-tasks",
     value: "N",

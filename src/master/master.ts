@@ -34,6 +34,8 @@ export type MasterOptions = {
   readonly port: number;
   readonly tokens: readonly ApiToken[];
   readonly leaseMs: number;
+  /** How long a host may give no answer at all before its URLs are given up, in milliseconds. */
+  readonly hostPatienceMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
@@ -99,7 +101,12 @@ export class Master implements Service {
       logger,
     });
     const dispatching = new DispatchService(
-      { masterId: id, leaseMs, tasksPerConsumer: options.externalTasks },
+      {
+        masterId: id,
+        leaseMs,
+        tasksPerConsumer: options.externalTasks,
+        dispatcher: { backoff: { patienceMs: options.hostPatienceMs } },
+      },
       { store, bus, feed, nodes, foreign, clock, logger, metrics },
     );
     const waitReasons = new WaitReasons({

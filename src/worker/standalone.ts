@@ -30,6 +30,8 @@ export type StandaloneOptions = {
   readonly crawl: Crawl;
   readonly concurrency: number;
   readonly limits: Partial<TaskLimits>;
+  /** How long a host may give no answer at all before its URLs are given up, in milliseconds. @default 120_000 */
+  readonly hostPatienceMs?: number;
   readonly userAgent: string;
   /** Where files go. Made when the first one comes. */
   readonly filesFolder: string;
@@ -96,17 +98,21 @@ export class Standalone implements Service {
       },
       options.limits,
     );
-    this.#dispatcher = new Dispatcher({
-      id: "standalone",
-      frontier: this.#frontier,
-      hosts,
-      tasks: { send: async (tasks) => this.#take(tasks) },
-      budget: { reserve: async (_, pages) => this.#reserve(pages) },
-      clock,
-      logger,
-      onIdle: () => this.#checkOver(),
-      onBudgetSpent: () => this.#cut("maxPages"),
-    });
+    const { hostPatienceMs } = options;
+    this.#dispatcher = new Dispatcher(
+      {
+        id: "standalone",
+        frontier: this.#frontier,
+        hosts,
+        tasks: { send: async (tasks) => this.#take(tasks) },
+        budget: { reserve: async (_, pages) => this.#reserve(pages) },
+        clock,
+        logger,
+        onIdle: () => this.#checkOver(),
+        onBudgetSpent: () => this.#cut("maxPages"),
+      },
+      hostPatienceMs === undefined ? {} : { backoff: { patienceMs: hostPatienceMs } },
+    );
     this.#committer = new Committer<undefined>(
       {
         frontier: this.#frontier,

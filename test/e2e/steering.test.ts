@@ -48,6 +48,23 @@ describe("a crawl that is steered", () => {
     expect(Math.min(...site.gaps())).toBeGreaterThanOrEqual(59);
   });
 
+  it("goes by what its politeness is changed to, at once", async () => {
+    const { id } = await start(0, { politeness: { delayMs: 3_600_000, obeyRobots: false } });
+    await doneIs(id, 1);
+    const { items } = (await api(master).call("GET", `/api/v1/crawls/${id}/urls?state=queued&limit=1`))
+      .body as {
+      items: { waitReason: string }[];
+    };
+    expect(items[0]?.waitReason).toMatch(/^host delay until /);
+    const { status } = await api(master).call("PATCH", `/api/v1/crawls/${id}`, {
+      politeness: { delayMs: 0, maxConcurrencyPerHost: 3 },
+    });
+    expect(status).toBe(200);
+    const { counts } = await api(master).crawlOnce(id, "finished");
+    expect(counts.done).toBe(PAGES);
+    expect(site.maxInFlight()).toBeLessThanOrEqual(3);
+  });
+
   it("obeys a robots.txt that asks for a delay and forbids a page", async () => {
     site = await startWildSite({
       pages: 8,
