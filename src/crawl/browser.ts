@@ -176,6 +176,7 @@ export class Browser {
         handleSIGTERM: false,
         handleSIGHUP: false,
         env: environmentFor(process.env),
+        ignoreDefaultArgs: ["--disable-popup-blocking"],
         // A page's heap stays below what its process may have in all.
         args: [...NO_NETWORK, `--js-flags=--max-old-space-size=${heapMiB(this.#options)}`],
       })
