@@ -35,6 +35,13 @@ const SHARED = [
   "maxFileBytes",
   "maxAttempts",
   "retryDelayMs",
+  "browserPath",
+  "browserSandbox",
+  "browserMemoryBytes",
+  "browserPages",
+  "maxRendering",
+  "renderRequests",
+  "renderBytes",
   "logLevel",
   "shutdownTimeoutMs",
 ] as const satisfies readonly SettingName[];
@@ -105,6 +112,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       userAgent: config.userAgent,
       fetcher: fetcherOptionsOf(config),
       limits: limitsOf(config),
+      rendering: renderingOptions(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
       topology: {
@@ -143,6 +151,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
       crawl,
       concurrency: config.concurrency,
       limits: limitsOf(config),
+      rendering: renderingOptions(config),
       userAgent: config.userAgent,
       filesFolder,
     },
@@ -159,6 +168,25 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled([standalone], { logger, shutdownTimeoutMs: config.shutdownTimeoutMs }, finished);
+}
+
+function renderingOptions(config: WorkerConfig) {
+  const { browserPath, browserSandbox, browserMemoryBytes, browserPages } = config;
+  return {
+    browser: {
+      ...(browserPath !== undefined && { path: browserPath }),
+      sandbox: browserSandbox,
+      maxPageMemoryBytes: browserMemoryBytes,
+      maxPages: browserPages,
+    },
+    renderer: {
+      userAgent: config.userAgent,
+      maxPages: config.maxRendering,
+      maxRequests: config.renderRequests,
+      maxBytes: config.renderBytes,
+      maxDocumentBytes: config.maxPageBytes,
+    },
+  };
 }
 
 function limitsOf(config: WorkerConfig) {

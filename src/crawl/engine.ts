@@ -13,8 +13,10 @@ import type { Frontier } from "./frontier.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
+import { type PageContent, PageRendering } from "./page-rendering.js";
 import { PageView } from "./page-view.js";
 import type { FileRecord, FileStore } from "./records.js";
+import type { PageRenderer } from "./renderer.js";
 import type { Robots } from "./robots.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
@@ -32,6 +34,8 @@ export type EngineDeps = {
   readonly files: FileStore;
   readonly spiders: SpiderCatalog;
   readonly claims: Pick<Frontier, "claim">;
+  /** Without one, no page can be rendered. */
+  readonly renderer?: PageRenderer;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics?: Metrics;
@@ -45,7 +49,12 @@ type CrawlContext = {
   readonly crawl: Crawl;
   readonly spider: Spider;
   readonly admission: LinkAdmission;
+  /** Set when the page is to be rendered. */
+  readonly rendering?: PageRendering;
 };
+
+/** The page, once a browser had it, leads to another. */
+type Moved = { readonly state: "moved"; readonly to: string };
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** How often is told how much of a file has come, in milliseconds. */
@@ -95,13 +104,16 @@ export class Engine {
     }
     const reprieve = this.#reprieveOf(task);
     if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
-    const context = { crawl, spider, admission: this.#admissionOf(crawl) };
+    const rendering = PageRendering.of(task, crawl, this.#deps);
+    const admission = this.#admissionOf(crawl);
+    const context = { crawl, spider, admission, ...(rendering !== undefined && { rendering }) };
     if (crawl.archive === true) {
       findings.archive = new TaskArchive(task, this.#deps.clock, this.#limits.maxPageBytes);
     }
     let outcome: Outcome;
     try {
-      outcome = await this.#followUrl(task, context, findings, signal);
+      const follow = () => this.#followUrl(task, context, findings, signal);
+      outcome = rendering === undefined ? await follow() : await rendering.hold(signal, follow);
     } catch (error) {
       await this.#drop(crawl, findings);
       throw error;
@@ -167,8 +179,13 @@ export class Engine {
       } catch (error) {
         return this.#judge.fetchFailed(error, task);
       }
-      const location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
-      if (location === undefined) return this.#digest(fetched, url, task, context, findings, signal);
+      let location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
+      if (location === undefined) {
+        const outcome = await this.#digest(fetched, url, task, context, findings, signal);
+        if (outcome.state !== "moved") return outcome;
+        location = outcome.to;
+        asGet = true;
+      }
 
       fetched.body.discard();
       const endedAt = clock.now();
@@ -187,7 +204,7 @@ export class Engine {
       if (!context.admission.includes(target)) {
         return { ...facts, state: "skipped", reason: "scope", error: `redirect to ${target.url}` };
       }
-      const asUrl = context.admission.targetOf(target, task.depth, task.url);
+      const asUrl = context.admission.targetOf(target, task.depth, task.url, task.request?.render);
       if (asUrl.id !== task.id && !(await this.#deps.claims.claim(asUrl, task.id))) {
         return { ...facts, state: "skipped", reason: "duplicate", error: `redirect to ${target.url}` };
       }
@@ -271,7 +288,7 @@ export class Engine {
     context: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
-  ): Promise<Outcome> {
+  ): Promise<Outcome | Moved> {
     const { clock } = this.#deps;
     const { statusCode } = fetched;
     if (statusCode !== 304 && (statusCode < 200 || statusCode > 299)) {
@@ -297,7 +314,15 @@ export class Engine {
         const body = await fetched.body.read(this.#limits.maxPageBytes);
         endedAt = clock.now();
         bytes = body.length;
-        const canonical = await this.#runSpider(fetched, url, body, task, context, findings, signal);
+        let content: PageContent = { ...fetched, url, body };
+        if (context.rendering !== undefined) {
+          const page = await context.rendering.apply(content, findings, signal);
+          endedAt = clock.now();
+          bytes += page.bytes;
+          if (page.kind === "left") return { state: "moved", to: page.to };
+          content = page.content;
+        }
+        const canonical = await this.#runSpider(content, task, context, findings, signal);
         if (canonical !== undefined) {
           return {
             ...facts(),
@@ -401,9 +426,7 @@ export class Engine {
 
   /** @returns the canonical URL of the page if that is another one, and the page is left to it */
   async #runSpider(
-    fetched: Fetched,
-    url: string,
-    body: Buffer,
+    { url, body, statusCode, headers, contentType, rendered }: PageContent,
     task: Task,
     context: CrawlContext,
     findings: Findings,
@@ -414,10 +437,11 @@ export class Engine {
       task,
       crawl,
       url,
-      status: fetched.statusCode,
-      headers: fetched.headers,
-      contentType: fetched.contentType,
+      status: statusCode,
+      headers,
+      contentType,
       body,
+      ...(rendered !== undefined && { rendered }),
       log: loggerOf(task, this.#deps.logger),
       signal,
     });

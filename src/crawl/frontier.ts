@@ -1,3 +1,4 @@
+import type { RenderRequest } from "../lib/render-request.js";
 import type { TraceContext } from "../lib/trace-context.js";
 import type { Beginning, Suspect } from "./suspicion.js";
 
@@ -52,6 +53,8 @@ export type UrlRequest = {
   readonly spider?: string;
   /** Kept with the URL and handed to the spider on its page. */
   readonly meta?: Readonly<Record<string, unknown>>;
+  /** Whether and how its page is to be rendered, when that is not the crawl's to say. */
+  readonly render?: RenderRequest;
   /** The trace in which it was handed in. */
   readonly trace?: TraceContext;
 };

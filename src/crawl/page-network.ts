@@ -131,7 +131,10 @@ export class PageNetwork {
         if (!this.#isServed) {
           this.#isServed = true;
           const { statusCode, headers, body } = document;
-          return route.fulfill({ status: statusCode, headers: toHeaders(headers), body });
+          // Known to be a document, whatever it says of how it is to be opened.
+          const passed: Record<string, string> = { "content-type": "text/html", ...toHeaders(headers) };
+          delete passed["content-disposition"];
+          return route.fulfill({ status: statusCode, headers: passed, body });
         }
         if (request.method() === "GET") onLeave(request.url());
         // Aborted, not failed: the document that is there stays.

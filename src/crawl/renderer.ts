@@ -1,7 +1,7 @@
 import type { BrowserContext, CDPSession, Page } from "playwright-core";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
-import type { Browser, OpenContext } from "./browser.js";
+import type { Browser, BrowserOptions, OpenContext } from "./browser.js";
 import { RenderError } from "./errors.js";
 import type { Fetcher } from "./fetcher.js";
 import {
@@ -23,6 +23,12 @@ export type RendererOptions = PageNetworkLimits & {
   readonly maxDocumentBytes: number;
   /** How pages are told who is there. */
   readonly userAgent: string;
+};
+
+/** All that a process decides about rendering. */
+export type RenderingOptions = {
+  readonly browser: Partial<BrowserOptions>;
+  readonly renderer: Partial<RendererOptions> & Pick<RendererOptions, "userAgent">;
 };
 
 export const RENDERER_DEFAULTS: Omit<RendererOptions, "userAgent"> = {
