@@ -9,12 +9,13 @@ import { NetworkGuard } from "../../src/crawl/network-guard.js";
 import { DEFAULT_RENDER_OPTIONS, type Rendering } from "../../src/crawl/render-options.js";
 import { type RenderedPage, Renderer } from "../../src/crawl/renderer.js";
 import { systemClock } from "../../src/lib/clock.js";
-import { createLogger } from "../../src/lib/logger.js";
+import { silentLogger as logger } from "../../src/lib/logger.js";
 import { PageServer } from "../support/page-server.js";
 
-const logger = createLogger({ level: "fatal", base: {} });
 const USER_AGENT = "WarrenTest/1.0";
 const MiB = 2 ** 20;
+const PATH = process.env.WARREN_BROWSER_PATH;
+const PROGRAM = PATH === undefined ? {} : { path: PATH };
 
 let browser: Browser;
 let site: PageServer;
@@ -23,7 +24,7 @@ let inside: PageServer;
 let fetcher: Fetcher;
 
 beforeAll(() => {
-  browser = new Browser({ maxPageMemoryBytes: 300 * MiB }, { clock: systemClock, logger });
+  browser = new Browser({ ...PROGRAM, maxPageMemoryBytes: 300 * MiB }, { clock: systemClock, logger });
 });
 
 afterAll(async () => {
@@ -494,7 +495,7 @@ describe("the browser", () => {
 
   it("survives the crash of a page", async () => {
     site.serve("/", `<p>doomed<script>setTimeout(() => fetch("/crash"), 100)</script>`);
-    const other = new Browser({}, { clock: systemClock, logger });
+    const other = new Browser(PROGRAM, { clock: systemClock, logger });
     const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: other, fetcher, clock: systemClock });
     try {
       site.serve("/crash", () => {
@@ -511,7 +512,7 @@ describe("the browser", () => {
   });
 
   it("is replaced after a number of pages", async () => {
-    const other = new Browser({ maxPages: 2 }, { clock: systemClock, logger });
+    const other = new Browser({ ...PROGRAM, maxPages: 2 }, { clock: systemClock, logger });
     const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: other, fetcher, clock: systemClock });
     try {
       site.serve("/", "<p>well");
