@@ -7,6 +7,7 @@ import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { api, Cluster, type Master, until } from "../support/cluster.js";
 import { PageServer } from "../support/page-server.js";
+import { openChannel } from "../support/stranger.js";
 
 const ROOT = path.resolve(import.meta.dirname, "../..");
 
@@ -221,6 +222,20 @@ describe("a cluster", () => {
         .subarray(1, 4)
         .toString(),
     ).toBe("PNG");
+  });
+
+  it("renders a URL that is handed in with the wish for it", async () => {
+    const { id } = await api(master).createCrawl({ seeds: [site.url("/plain.txt")] });
+    await api(master).crawlOnce(id, "finished");
+    const { channel, close } = await openChannel();
+    const task = { url: site.url("/one"), crawl: id, render: { waitFor: "load" } };
+    channel.sendToQueue(`${cluster.namespace}.tasks`, Buffer.from(JSON.stringify(task)), {
+      contentType: "application/json",
+    });
+    const titles = async () =>
+      (await api(master).items(id)).map(({ data }) => (data as { title: string }).title);
+    await until("the page is rendered", async () => (await titles()).includes("one"));
+    await close();
   });
 
   it("says which node can render", async () => {
