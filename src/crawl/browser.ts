@@ -1,11 +1,18 @@
 import { constants } from "node:fs";
 import { access, readFile } from "node:fs/promises";
 import path from "node:path";
-import type { BrowserContext, BrowserContextOptions, CDPSession, Browser as Chromium } from "playwright-core";
+import type {
+  BrowserContext,
+  BrowserContextOptions,
+  BrowserType,
+  CDPSession,
+  Browser as Chromium,
+} from "playwright-core";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import { NoBrowserError } from "./errors.js";
+import { ScratchFolder } from "./scratch-folder.js";
 
 export type BrowserOptions = {
   /** The program, or its name on PATH. @default the first of `BROWSER_NAMES` on PATH */
@@ -50,6 +57,7 @@ const NO_NETWORK = [
   "--no-pings",
 ];
 
+const PROFILE_FLAG = "--user-data-dir=";
 const LAUNCH_TIMEOUT_MS = 30_000;
 const CLOSE_TIMEOUT_MS = 5_000;
 const MEMORY_CHECK_MS = 250;
@@ -166,40 +174,53 @@ export class Browser {
         { cause: error },
       );
     });
-    const launched = await chromium
-      .launch({
-        executablePath,
-        chromiumSandbox: this.#isSandboxed,
-        timeout: LAUNCH_TIMEOUT_MS,
-        // Signals are for the program's own orderly stop.
-        handleSIGINT: false,
-        handleSIGTERM: false,
-        handleSIGHUP: false,
-        env: environmentFor(process.env),
-        ignoreDefaultArgs: ["--disable-popup-blocking"],
-        // A page's heap stays below what its process may have in all.
-        args: [...NO_NETWORK, `--js-flags=--max-old-space-size=${heapMiB(this.#options)}`],
-      })
-      .catch((error: unknown) => {
-        throw new NoBrowserError(
-          `this node cannot render: ${executablePath} (--browser-path) did not start: ${messageOf(error)}`,
-          { cause: error },
-        );
-      });
-    const session = await launched.newBrowserCDPSession();
-    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-    const pid = processInfo.find(({ type }) => type === "browser")?.id ?? 0;
-    const running: Running = { chromium: launched, session, pid, made: 0, open: 0, isRetired: false };
+    const scratch = await ScratchFolder.make();
+    let running: Running;
+    try {
+      running = await this.#launch(chromium, executablePath, scratch);
+    } catch (error) {
+      await scratch.remove();
+      throw new NoBrowserError(
+        `this node cannot render: ${executablePath} (--browser-path) did not start: ${messageOf(error)}`,
+        { cause: error },
+      );
+    }
     this.#all.add(running);
     this.#current = running;
+    const { chromium: launched, pid } = running;
     launched.on("disconnected", () => {
       this.#all.delete(running);
+      void scratch.remove();
       if (this.#current !== running) return;
       this.#current = undefined;
       if (!this.#isStopped) logger.warn({ pid }, "the browser ended; another is started when it is needed");
     });
     logger.debug({ pid, path: executablePath, version: launched.version() }, "browser started");
     return running;
+  }
+
+  async #launch(chromium: BrowserType, executablePath: string, scratch: ScratchFolder): Promise<Running> {
+    const launched = await chromium.launch({
+      executablePath,
+      chromiumSandbox: this.#isSandboxed,
+      timeout: LAUNCH_TIMEOUT_MS,
+      // Signals are for the program's own orderly stop.
+      handleSIGINT: false,
+      handleSIGTERM: false,
+      handleSIGHUP: false,
+      env: { ...environmentFor(process.env), TMPDIR: scratch.path },
+      artifactsDir: scratch.path,
+      ignoreDefaultArgs: ["--disable-popup-blocking"],
+      // A page's heap stays below what its process may have in all.
+      args: [...NO_NETWORK, `--js-flags=--max-old-space-size=${heapMiB(this.#options)}`],
+    });
+    const session = await launched.newBrowserCDPSession();
+    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+    const pid = processInfo.find(({ type }) => type === "browser")?.id ?? 0;
+    const commandLine = await session.send("Browser.getBrowserCommandLine").catch(() => ({ arguments: [] }));
+    const profile = commandLine.arguments.find((argument) => argument.startsWith(PROFILE_FLAG));
+    if (profile !== undefined) await scratch.noteProfile(profile.slice(PROFILE_FLAG.length));
+    return { chromium: launched, session, pid, made: 0, open: 0, isRetired: false };
   }
 
   get #isSandboxed(): boolean {
@@ -290,7 +311,7 @@ function noBrowser(given: string | undefined): string {
 /** Pages are strangers: of our environment, with its passwords, the browser sees what it needs. */
 function environmentFor(environment: Readonly<Record<string, string | undefined>>): Record<string, string> {
   const passed: Record<string, string> = {};
-  for (const name of ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"]) {
+  for (const name of ["PATH", "HOME", "LANG", "TZ", "XDG_RUNTIME_DIR"]) {
     const value = environment[name];
     if (value !== undefined) passed[name] = value;
   }

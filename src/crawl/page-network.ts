@@ -26,13 +26,15 @@ export const PAGE_NETWORK_DEFAULTS: PageNetworkLimits = {
 };
 
 /** A fetched document that a page is made from. */
-export type FetchedDocument = Pick<Fetched, "url" | "statusCode" | "headers"> & { readonly body: Buffer };
+export type FetchedDocument = Pick<Fetched, "url" | "statusCode" | "headers" | "setCookies"> & {
+  readonly body: Buffer;
+};
 
 export type PageNetworkInput = {
   readonly page: Page;
   readonly context: BrowserContext;
   readonly document: FetchedDocument;
-  readonly fetcher: Pick<Fetcher, "fetch">;
+  readonly fetch: Fetcher["fetch"];
   /** Whether robots.txt has nothing against a URL. */
   readonly mayFetch: (url: string) => Promise<boolean>;
   readonly blockedTypes: readonly BlockableType[];
@@ -130,9 +132,9 @@ export class PageNetwork {
       case "document": {
         if (!this.#isServed) {
           this.#isServed = true;
-          const { statusCode, headers, body } = document;
+          const { statusCode, body } = document;
           // Known to be a document, whatever it says of how it is to be opened.
-          const passed: Record<string, string> = { "content-type": "text/html", ...toHeaders(headers) };
+          const passed: Record<string, string> = { "content-type": "text/html", ...headersOf(document) };
           delete passed["content-disposition"];
           return route.fulfill({ status: statusCode, headers: passed, body });
         }
@@ -151,7 +153,7 @@ export class PageNetwork {
       if (leave === undefined) return await this.#refuse(route);
       const { fetched, body } = await this.#fetch(request);
       this.#bytes += body.length;
-      await route.fulfill({ status: fetched.statusCode, headers: toHeaders(fetched.headers), body });
+      await route.fulfill({ status: fetched.statusCode, headers: headersOf(fetched), body });
     } finally {
       leave?.();
     }
@@ -173,7 +175,7 @@ export class PageNetwork {
 
   /** Fetches what a request asks for, redirects followed. @throws FetchError */
   async #fetch(request: Request): Promise<{ fetched: Fetched; body: Buffer }> {
-    const { fetcher, mayFetch, limits, signal } = this.#input;
+    const { fetch, mayFetch, limits, signal } = this.#input;
     const origin = new URL(request.url()).origin;
     let url = request.url();
     let method = methodOf(request);
@@ -181,7 +183,7 @@ export class PageNetwork {
     for (let hops = 0; hops <= MAX_REDIRECTS; hops += 1) {
       if (!(await mayFetch(url)))
         throw new FetchError("network", `${url}: robots.txt forbids it`, { retryable: false });
-      const fetched = await fetcher.fetch({
+      const fetched = await fetch({
         url,
         method,
         headers: await this.#headersFor(request, url, new URL(url).origin === origin),
@@ -257,16 +259,12 @@ function payloadOf(request: Request): string | undefined {
 }
 
 /** A response's headers as the browser takes them. */
-function toHeaders(headers: Readonly<Record<string, string>>): Record<string, string> {
+function headersOf({ headers, setCookies }: Pick<Fetched, "headers" | "setCookies">): Record<string, string> {
   const passed: Record<string, string> = {};
   for (const [name, value] of Object.entries(headers)) {
-    if (DROPPED_RESPONSE_HEADERS.has(name)) continue;
-    passed[name] = name === "set-cookie" ? separateCookies(value) : value;
+    if (!DROPPED_RESPONSE_HEADERS.has(name)) passed[name] = value;
   }
+  // The driver takes several as lines.
+  if (setCookies !== undefined) passed["set-cookie"] = setCookies.join("\n");
   return passed;
-}
-
-/** Several cookies, joined with commas on their way, a line each: a comma in a date is followed by no `name=`. */
-function separateCookies(joined: string): string {
-  return joined.replace(/,\s*(?=[^;,=\s]+=)/g, "\n");
 }

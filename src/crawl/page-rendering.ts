@@ -2,7 +2,7 @@ import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Crawl } from "./crawl.js";
 import { NoBrowserError, StorageError } from "./errors.js";
-import type { Fetched } from "./fetcher.js";
+import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf } from "./file-types.js";
 import type { Outcome } from "./outcome.js";
 import type { FileStore } from "./records.js";
@@ -13,7 +13,7 @@ import type { Task } from "./task.js";
 import type { Findings } from "./task-result.js";
 
 /** A page as its spider gets it. */
-export type PageContent = Pick<Fetched, "statusCode" | "headers" | "contentType"> & {
+export type PageContent = Pick<Fetched, "statusCode" | "headers" | "setCookies" | "contentType"> & {
   readonly url: string;
   readonly body: Buffer;
   readonly rendered?: true;
@@ -22,6 +22,7 @@ export type PageContent = Pick<Fetched, "statusCode" | "headers" | "contentType"
 export type PageRenderingDeps = {
   /** Without one, no page can be rendered. */
   readonly renderer?: PageRenderer;
+  readonly fetcher: Fetcher;
   readonly robots: Robots;
   readonly files: FileStore;
   readonly clock: Clock;
@@ -87,6 +88,7 @@ export class PageRendering {
     const rendered = await this.#place.render({
       document: page,
       rendering: this.#rendering,
+      fetch: (request) => this.#deps.fetcher.fetch(request),
       mayFetch: (url) => this.#mayFetch(url, signal),
       signal,
     });

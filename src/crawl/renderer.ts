@@ -40,7 +40,6 @@ export const RENDERER_DEFAULTS: Omit<RendererOptions, "userAgent"> = {
 
 export type RendererDeps = {
   readonly browser: Browser;
-  readonly fetcher: Pick<Fetcher, "fetch">;
   readonly clock: Clock;
 };
 
@@ -48,6 +47,8 @@ export type RendererDeps = {
 export type RenderInput = {
   readonly document: FetchedDocument;
   readonly rendering: Rendering;
+  /** Gets what the page asks for, one request at a time, with all rules of fetches. @throws FetchError */
+  readonly fetch: Fetcher["fetch"];
   /** Whether robots.txt has nothing against a URL that the page asks for. */
   readonly mayFetch: (url: string) => Promise<boolean>;
   readonly signal: AbortSignal;
@@ -197,11 +198,10 @@ export class Renderer implements PageRenderer {
 
   async #renderIn(
     context: BrowserContext,
-    { document, rendering, mayFetch }: RenderInput,
+    { document, rendering, fetch, mayFetch }: RenderInput,
     signal: AbortSignal,
     onCrash: () => void,
   ): Promise<RenderedPage> {
-    const { fetcher } = this.#deps;
     await context.addInitScript(BEFORE_SCRIPTS);
     const page = await context.newPage();
     page.on("crash", onCrash);
@@ -216,7 +216,7 @@ export class Renderer implements PageRenderer {
       page,
       context,
       document,
-      fetcher,
+      fetch,
       mayFetch,
       blockedTypes: rendering.blockedTypes,
       limits: this.#options,

@@ -110,7 +110,7 @@ export class ClusterWorker implements Service {
     );
     this.#fetcher = new Fetcher(options.fetcher);
     this.#browser = new Browser(options.rendering.browser, { clock, logger });
-    const rendering = { browser: this.#browser, fetcher: this.#fetcher, clock };
+    const rendering = { browser: this.#browser, clock };
     this.#renderer = new Renderer(options.rendering.renderer, rendering);
     this.#crawls = new CrawlView({
       crawls: this.#store.crawls,

@@ -1,11 +1,12 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { readdir } from "node:fs/promises";
 import type { LookupFunction } from "node:net";
+import { tmpdir } from "node:os";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { Browser } from "../../src/crawl/browser.js";
 import { RenderError } from "../../src/crawl/errors.js";
 import { Fetcher } from "../../src/crawl/fetcher.js";
-import { NetworkGuard } from "../../src/crawl/network-guard.js";
 import { DEFAULT_RENDER_OPTIONS, type Rendering } from "../../src/crawl/render-options.js";
 import { type RenderedPage, Renderer } from "../../src/crawl/renderer.js";
 import { systemClock } from "../../src/lib/clock.js";
@@ -34,8 +35,14 @@ afterAll(async () => {
 beforeEach(async () => {
   site = await new PageServer().start();
   inside = await new PageServer().start();
-  const guard = new NetworkGuard({ allowed: ["127.0.0.1/32"], resolve: turncoat() });
-  fetcher = new Fetcher({ userAgent: USER_AGENT, timeoutMs: 5_000 }, guard);
+  // No name is remembered, so that each connection asks anew.
+  const options = {
+    userAgent: USER_AGENT,
+    timeoutMs: 5_000,
+    allowedNetworks: ["127.0.0.1/32"],
+    dnsCacheMs: 0,
+  };
+  fetcher = new Fetcher(options, { resolve: turncoat() });
   return async () => {
     await fetcher.close();
     await site.stop();
@@ -61,7 +68,7 @@ type Given = Partial<Rendering> & {
 };
 
 function rendererWith(options: Partial<ConstructorParameters<typeof Renderer>[0]> = {}): Renderer {
-  return new Renderer({ userAgent: USER_AGENT, ...options }, { browser, fetcher, clock: systemClock });
+  return new Renderer({ userAgent: USER_AGENT, ...options }, { browser, clock: systemClock });
 }
 
 /** Fetches a page of the site and renders it. */
@@ -72,13 +79,19 @@ async function render(url: string, given: Given = {}): Promise<RenderedPage> {
     renderer,
     ...rendering
   } = given;
-  const { statusCode, headers, body } = await fetcher.fetch({ url });
-  const document = { url, statusCode, headers, body: await body.read(16 * MiB) };
+  const fetched = await fetcher.fetch({ url });
+  const document = { ...fetched, body: await fetched.body.read(16 * MiB) };
   const place = await (renderer ?? rendererWith()).place(signal);
   if (place === undefined) throw new Error("no place to render");
   try {
     const { mode: _mode, ...defaults } = DEFAULT_RENDER_OPTIONS;
-    return await place.render({ document, rendering: { ...defaults, ...rendering }, mayFetch, signal });
+    return await place.render({
+      document,
+      rendering: { ...defaults, ...rendering },
+      fetch: (request) => fetcher.fetch(request),
+      mayFetch,
+      signal,
+    });
   } finally {
     place.leave();
   }
@@ -496,7 +509,7 @@ describe("the browser", () => {
   it("survives the crash of a page", async () => {
     site.serve("/", `<p>doomed<script>setTimeout(() => fetch("/crash"), 100)</script>`);
     const other = new Browser(PROGRAM, { clock: systemClock, logger });
-    const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: other, fetcher, clock: systemClock });
+    const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: other, clock: systemClock });
     try {
       site.serve("/crash", () => {
         for (const pid of other.pids) process.kill(pid, "SIGKILL");
@@ -513,7 +526,7 @@ describe("the browser", () => {
 
   it("is replaced after a number of pages", async () => {
     const other = new Browser({ ...PROGRAM, maxPages: 2 }, { clock: systemClock, logger });
-    const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: other, fetcher, clock: systemClock });
+    const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: other, clock: systemClock });
     try {
       site.serve("/", "<p>well");
       await htmlOf(site.url("/"), { renderer });
@@ -525,14 +538,15 @@ describe("the browser", () => {
     } finally {
       await other.stop();
     }
+    // But for the one that serves the other tests.
+    const folders = async () =>
+      (await readdir(tmpdir())).filter((name) => name.startsWith(`warren-browser-${process.pid}-`));
+    await expect.poll(async () => (await folders()).length).toBeLessThanOrEqual(1);
   });
 
   it("says what to do where there is none", async () => {
     const missing = new Browser({ path: "/nowhere/chromium" }, { clock: systemClock, logger });
-    const renderer = new Renderer(
-      { userAgent: USER_AGENT },
-      { browser: missing, fetcher, clock: systemClock },
-    );
+    const renderer = new Renderer({ userAgent: USER_AGENT }, { browser: missing, clock: systemClock });
     site.serve("/", "<p>well");
     await expect(render(site.url("/"), { renderer })).rejects.toMatchObject({
       code: "NO_BROWSER",
