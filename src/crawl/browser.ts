@@ -57,7 +57,6 @@ const NO_NETWORK = [
   "--no-pings",
 ];
 
-const PROFILE_FLAG = "--user-data-dir=";
 const LAUNCH_TIMEOUT_MS = 30_000;
 const CLOSE_TIMEOUT_MS = 5_000;
 const MEMORY_CHECK_MS = 250;
@@ -217,9 +216,8 @@ export class Browser {
     const session = await launched.newBrowserCDPSession();
     const { processInfo } = await session.send("SystemInfo.getProcessInfo");
     const pid = processInfo.find(({ type }) => type === "browser")?.id ?? 0;
-    const commandLine = await session.send("Browser.getBrowserCommandLine").catch(() => ({ arguments: [] }));
-    const profile = commandLine.arguments.find((argument) => argument.startsWith(PROFILE_FLAG));
-    if (profile !== undefined) await scratch.noteProfile(profile.slice(PROFILE_FLAG.length));
+    const profile = await profileOf(pid);
+    if (profile !== undefined) await scratch.noteProfile(profile);
     return { chromium: launched, session, pid, made: 0, open: 0, isRetired: false };
   }
 
@@ -320,6 +318,12 @@ function environmentFor(environment: Readonly<Record<string, string | undefined>
 
 function heapMiB({ maxPageMemoryBytes }: BrowserOptions): number {
   return Math.max(64, Math.floor((maxPageMemoryBytes * 0.6) / MiB));
+}
+
+/** Where a browser keeps its profile, where the system tells of its arguments. */
+async function profileOf(pid: number): Promise<string | undefined> {
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  return /--user-data-dir=([^\0]+)/.exec(commandLine)?.[1];
 }
 
 /** Memory of a process, where the system tells; else 0. */

@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { ScratchFolder } from "../../src/crawl/scratch-folder.js";
 import { api, Cluster, type Master, until } from "../support/cluster.js";
 import { PageServer } from "../support/page-server.js";
 import { openChannel } from "../support/stranger.js";
@@ -60,6 +61,15 @@ function descendantsOf(pid: number): number[] {
     for (const [child, parent] of parents) if (parent === known) found.push(child);
   }
   return found.slice(1);
+}
+
+/** What a process was started with; nothing when it has ended. */
+function argumentsOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+  } catch {
+    return "";
+  }
 }
 
 function isAlive(pid: number): boolean {
@@ -182,9 +192,22 @@ describe("a standalone crawl", () => {
     await until("the page is rendered", async () => site.requests.includes("GET /asked"));
     const processes = descendantsOf(child.pid ?? 0);
     expect(processes.length).toBeGreaterThan(2);
+    const profiles = processes.flatMap((pid) => {
+      const [, name] = /--user-data-dir=\S*\/(playwright_[\w-]+)/.exec(argumentsOf(pid)) ?? [];
+      return name === undefined ? [] : [name];
+    });
+    expect(profiles).not.toEqual([]);
     child.kill(signal);
     await once(child, "exit");
     await until("the browser has ended", async () => !processes.some(isAlive), undefined, 15_000);
+    // What a killed process had no time to remove is removed by the next one that starts a browser.
+    const next = await ScratchFolder.make();
+    await next.remove();
+    const left = [
+      ...profiles,
+      ...readdirSync(tmpdir()).filter((name) => name.includes(`browser-${child.pid}-`)),
+    ];
+    expect(left.filter((name) => existsSync(path.join(tmpdir(), name)))).toEqual([]);
   });
 });
 
