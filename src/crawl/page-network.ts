@@ -2,6 +2,7 @@ import { isUtf8 } from "node:buffer";
 import type { BrowserContext, Page, Request, Route } from "playwright-core";
 import { FetchError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
+import type { PagePart, PartCache } from "./part-cache.js";
 import { Places } from "./places.js";
 import type { BlockableType } from "./render-options.js";
 import { canonicalUrl } from "./url.js";
@@ -34,6 +35,10 @@ export type PageNetworkInput = {
   readonly page: Page;
   readonly context: BrowserContext;
   readonly document: FetchedDocument;
+  /** The crawl's id. */
+  readonly crawl: string;
+  /** What pages of the crawl have in common. */
+  readonly cache: PartCache;
   readonly fetch: Fetcher["fetch"];
   /** Whether robots.txt has nothing against a URL. */
   readonly mayFetch: (url: string) => Promise<boolean>;
@@ -151,9 +156,8 @@ export class PageNetwork {
     const leave = await this.#places.take(this.#input.signal);
     try {
       if (leave === undefined) return await this.#refuse(route);
-      const { fetched, body } = await this.#fetch(request);
-      this.#bytes += body.length;
-      await route.fulfill({ status: fetched.statusCode, headers: headersOf(fetched), body });
+      const part = await this.#partFor(request);
+      await route.fulfill({ status: part.statusCode, headers: headersOf(part), body: part.body });
     } finally {
       leave?.();
     }
@@ -173,8 +177,20 @@ export class PageNetwork {
     );
   }
 
+  /** What answers a request: kept from another page, or fetched. @throws FetchError */
+  async #partFor(request: Request): Promise<PagePart> {
+    const { crawl, cache, mayFetch } = this.#input;
+    const [type, url] = [request.resourceType(), request.url()];
+    if (request.method() !== "GET") return this.#fetch(request);
+    const kept = cache.get(crawl, type, url);
+    if (kept !== undefined && (await mayFetch(url))) return kept;
+    const part = await this.#fetch(request);
+    cache.keep(crawl, type, url, part);
+    return part;
+  }
+
   /** Fetches what a request asks for, redirects followed. @throws FetchError */
-  async #fetch(request: Request): Promise<{ fetched: Fetched; body: Buffer }> {
+  async #fetch(request: Request): Promise<PagePart> {
     const { fetch, mayFetch, limits, signal } = this.#input;
     const origin = new URL(request.url()).origin;
     let url = request.url();
@@ -193,7 +209,9 @@ export class PageNetwork {
       const location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
       if (location === undefined) {
         // Read within what is left of all; requests under way at the same time may pass that once.
-        return { fetched, body: await fetched.body.read(Math.max(1, limits.maxBytes - this.#bytes)) };
+        const body = await fetched.body.read(Math.max(1, limits.maxBytes - this.#bytes));
+        this.#bytes += body.length;
+        return { ...fetched, body };
       }
       fetched.body.discard();
       const target = canonicalUrl(location, url);

@@ -87,6 +87,7 @@ export class PageRendering {
     if (this.#place === undefined || !isDocument(page)) return { kind: "page", content: page, bytes: 0 };
     const rendered = await this.#place.render({
       document: page,
+      crawl: this.#crawl.id,
       rendering: this.#rendering,
       fetch: (request) => this.#deps.fetcher.fetch(request),
       mayFetch: (url) => this.#mayFetch(url, signal),

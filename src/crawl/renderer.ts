@@ -10,6 +10,7 @@ import {
   PageNetwork,
   type PageNetworkLimits,
 } from "./page-network.js";
+import { PartCache } from "./part-cache.js";
 import { type LeavePlace, Places } from "./places.js";
 import type { Rendering } from "./render-options.js";
 import { canonicalUrl } from "./url.js";
@@ -46,6 +47,8 @@ export type RendererDeps = {
 /** One page to be rendered. */
 export type RenderInput = {
   readonly document: FetchedDocument;
+  /** The crawl's id: pages of one share the scripts and styles that they have in common. */
+  readonly crawl: string;
   readonly rendering: Rendering;
   /** Gets what the page asks for, one request at a time, with all rules of fetches. @throws FetchError */
   readonly fetch: Fetcher["fetch"];
@@ -110,12 +113,14 @@ export class Renderer implements PageRenderer {
   readonly #options: RendererOptions;
   readonly #deps: RendererDeps;
   readonly #places: Places;
+  readonly #cache: PartCache;
   #open = 0;
 
   constructor(options: Partial<RendererOptions> & Pick<RendererOptions, "userAgent">, deps: RendererDeps) {
     this.#options = { ...RENDERER_DEFAULTS, ...options };
     this.#deps = deps;
     this.#places = new Places(this.#options.maxPages);
+    this.#cache = new PartCache(deps.clock);
   }
 
   /** What a node tells of itself. `browser`: where its program is, or null. */
@@ -198,7 +203,7 @@ export class Renderer implements PageRenderer {
 
   async #renderIn(
     context: BrowserContext,
-    { document, rendering, fetch, mayFetch }: RenderInput,
+    { document, crawl, rendering, fetch, mayFetch }: RenderInput,
     signal: AbortSignal,
     onCrash: () => void,
   ): Promise<RenderedPage> {
@@ -216,6 +221,8 @@ export class Renderer implements PageRenderer {
       page,
       context,
       document,
+      crawl,
+      cache: this.#cache,
       fetch,
       mayFetch,
       blockedTypes: rendering.blockedTypes,

@@ -1,6 +1,7 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readdir } from "node:fs/promises";
+import type { ServerResponse } from "node:http";
 import type { LookupFunction } from "node:net";
 import { tmpdir } from "node:os";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -65,6 +66,7 @@ type Given = Partial<Rendering> & {
   readonly signal?: AbortSignal;
   readonly mayFetch?: (url: string) => Promise<boolean>;
   readonly renderer?: Renderer;
+  readonly crawl?: string;
 };
 
 function rendererWith(options: Partial<ConstructorParameters<typeof Renderer>[0]> = {}): Renderer {
@@ -77,6 +79,7 @@ async function render(url: string, given: Given = {}): Promise<RenderedPage> {
     signal = new AbortController().signal,
     mayFetch = async () => true,
     renderer,
+    crawl = "c",
     ...rendering
   } = given;
   const fetched = await fetcher.fetch({ url });
@@ -87,6 +90,7 @@ async function render(url: string, given: Given = {}): Promise<RenderedPage> {
     const { mode: _mode, ...defaults } = DEFAULT_RENDER_OPTIONS;
     return await place.render({
       document,
+      crawl,
       rendering: { ...defaults, ...rendering },
       fetch: (request) => fetcher.fetch(request),
       mayFetch,
@@ -206,6 +210,26 @@ describe("a rendered page", () => {
       expect(await htmlOf(site.url("/"))).toContain("<title>a=1; b=2|null</title>");
     }
     expect(cookies).toEqual(["a=1; b=2; mine=1", "a=1; b=2; mine=1"]);
+  });
+});
+
+describe("scripts and styles that pages of a crawl have in common", () => {
+  it("are fetched once, if their server lets them be kept, and for no other crawl", async () => {
+    const script = (control: string) => (_: unknown, response: ServerResponse) => {
+      response.setHeader("content-type", "text/javascript");
+      response.setHeader("cache-control", control);
+      response.end("document.title += '.'");
+    };
+    site
+      .serve("/", `<title>x</title><script src=/kept.js></script><script src=/asked.js></script>`)
+      .serve("/kept.js", script("public, max-age=600"))
+      .serve("/asked.js", script("no-cache"));
+    const renderer = rendererWith();
+    for (const crawl of ["one", "one", "two"]) {
+      expect(await htmlOf(site.url("/"), { renderer, crawl })).toContain("<title>x..</title>");
+    }
+    expect(site.requests.filter((request) => request === "GET /kept.js")).toHaveLength(2);
+    expect(site.requests.filter((request) => request === "GET /asked.js")).toHaveLength(3);
   });
 });
 
