@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { ScratchFolder } from "../../src/crawl/scratch-folder.js";
-import { api, Cluster, type Master, until } from "../support/cluster.js";
+import { api, Cluster, type Master, type Member, until } from "../support/cluster.js";
 import { PageServer } from "../support/page-server.js";
 import { openChannel } from "../support/stranger.js";
 
@@ -214,15 +214,18 @@ describe("a standalone crawl", () => {
 describe("a cluster", () => {
   const cluster = new Cluster();
   let master: Master;
+  let worker: Member | undefined;
   let site: PageServer;
 
   beforeAll(async () => {
     site = scriptedSite(await new PageServer().start());
     master = await cluster.master();
-    await cluster.worker("renders");
+    worker = await cluster.worker("renders");
   });
 
   afterAll(async () => {
+    // In the orderly way, so that the browser's files go with it.
+    await worker?.end();
     await cluster.stop();
     await site?.stop();
   });
