@@ -38,6 +38,17 @@ export default defineConfig({
       {
         test: {
           ...common,
+          name: "browser",
+          include: ["test/browser/**/*.test.ts"],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          // One browser at a time has the machine: what takes time is in its bounds then.
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          ...common,
           name: "faults",
           include: ["test/faults/**/*.test.ts"],
           testTimeout: 300_000,

@@ -1,7 +1,9 @@
 // npm test: prepares, checks and tests on a real RabbitMQ and a real MongoDB. Arguments go to vitest.
+// npm run test:browser: those that render pages with Chromium; exit code 2 where that cannot be had.
 // npm run test:rabbitmq4: the tests that use a broker, on RabbitMQ 4; exit code 2 where that cannot be had.
 import "./node-version.mjs";
 import path from "node:path";
+import { findOrInstallChromium } from "./chromium.mjs";
 import { prepare } from "./prepare.mjs";
 import { endAllGuarded, onEndRequested, spawnGuarded } from "./processes.mjs";
 import { findOrMakeRabbit4 } from "./rabbitmq4.mjs";
@@ -9,7 +11,7 @@ import { reportTo } from "./report.mjs";
 import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
-/** The suites that every change runs; `faults` takes long, `examples` needs other languages: both are asked for. */
+/** The suites that every change runs; `faults` takes long, `examples` and `browser` need more: they are asked for. */
 const SUITES = ["unit", "integration", "e2e"];
 /** Those that use a broker, less the files for which it is all the same which one. */
 const BROKER_SUITES = ["integration", "e2e"];
@@ -45,20 +47,26 @@ async function main([first, ...rest]) {
     const { code } = await (await start(what, tool, toolArgs)).exited;
     if (code !== 0) return code ?? 1;
   }
-  servers = await startServers({ purpose: "test", report });
   const args = first === undefined ? [] : [first, ...rest];
-  return test({ suites: SUITES, args, results: "test-results.json" });
+  const browser = args.some((arg) => arg.includes("browser"))
+    ? await findOrInstallChromium(report)
+    : undefined;
+  servers = await startServers({ purpose: "test", report });
+  return test({ suites: SUITES, args, results: "test-results.json", browser });
 }
 
 /** Runs the suites, unless the arguments choose others. */
-async function test({ suites, args, results }) {
-  const isChosen = args.some((arg) => arg.startsWith("--project") || arg.includes("faults"));
+async function test({ suites, args, results, browser }) {
+  const isChosen = args.some(
+    (arg) => arg.startsWith("--project") || arg.includes("faults") || arg.includes("browser"),
+  );
   const projects = isChosen ? [] : suites.flatMap((suite) => ["--project", suite]);
   const outputFile = path.join(ROOT, ".warren", results);
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${outputFile}`];
   const { amqpUrl, managementUrl, mongodbUri } = servers;
   const env = {
     ...{ AMQP_URL: amqpUrl, MONGODB_URI: mongodbUri },
+    ...(browser !== undefined && { WARREN_BROWSER_PATH: browser }),
     ...(managementUrl !== undefined && { RABBITMQ_MANAGEMENT_URL: managementUrl }),
   };
   testing = await start("tests", ["vitest", "vitest.mjs"], ["run", ...reporters, ...projects, ...args], env);

@@ -38,6 +38,13 @@ const SHARED = [
   "maxSitemapNesting",
   "maxAttempts",
   "retryDelayMs",
+  "browserPath",
+  "browserSandbox",
+  "browserMemoryBytes",
+  "browserPages",
+  "maxRendering",
+  "renderRequests",
+  "renderBytes",
   "logLevel",
   "shutdownTimeoutMs",
 ] as const satisfies readonly SettingName[];
@@ -109,6 +116,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       userAgent: config.userAgent,
       fetcher: fetcherOptionsOf(config),
       limits: limitsOf(config),
+      rendering: renderingOptions(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
       topology: {
@@ -148,6 +156,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
       concurrency: config.concurrency,
       hostPatienceMs: config.hostPatienceMs,
       limits: limitsOf(config),
+      rendering: renderingOptions(config),
       userAgent: config.userAgent,
       filesFolder,
     },
@@ -164,6 +173,25 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled([standalone], { logger, shutdownTimeoutMs: config.shutdownTimeoutMs }, finished);
+}
+
+function renderingOptions(config: WorkerConfig) {
+  const { browserPath, browserSandbox, browserMemoryBytes, browserPages } = config;
+  return {
+    browser: {
+      ...(browserPath !== undefined && { path: browserPath }),
+      sandbox: browserSandbox,
+      maxPageMemoryBytes: browserMemoryBytes,
+      maxPages: browserPages,
+    },
+    renderer: {
+      userAgent: config.userAgent,
+      maxPages: config.maxRendering,
+      maxRequests: config.renderRequests,
+      maxBytes: config.renderBytes,
+      maxDocumentBytes: config.maxPageBytes,
+    },
+  };
 }
 
 function limitsOf(config: WorkerConfig) {

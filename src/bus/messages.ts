@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type RenderRequest, renderRequest } from "../lib/render-request.js";
 import { CALL_ERROR_CODES, CallError } from "./errors.js";
 
 /** Why a message was given up, on its header `x-reason`. */
@@ -33,6 +34,7 @@ export type ExternalTask = {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string;
   readonly meta?: Readonly<Record<string, unknown>>;
+  readonly render?: RenderRequest;
 };
 
 export type ParsedTask =
@@ -109,6 +111,7 @@ export const externalTask = z.object({
   headers: headers.exactOptional(),
   body: z.string().exactOptional(),
   meta: meta.exactOptional(),
+  render: renderRequest.exactOptional(),
 });
 
 /**

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
 import { type LinkOptions, linkOptions } from "./link-options.js";
 import { politeness } from "./politeness.js";
+import { type RenderOptions, renderOptions } from "./render-options.js";
 import { type Scope, scopeOption } from "./scope-options.js";
 import { type UrlOptions, urlOptions } from "./url-options.js";
 
@@ -75,6 +76,7 @@ export const crawlRequest = z.strictObject({
   priority: priority.default(5),
   nodes: nodes.default({ mode: "any", ids: [] }),
   archive: z.boolean().exactOptional(),
+  render: renderOptions.exactOptional(),
   params: params.default({}),
 });
 
@@ -91,6 +93,7 @@ export type CrawlRequest = {
   readonly priority: number;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
   readonly archive?: boolean;
+  readonly render?: RenderOptions;
   readonly params: Readonly<Record<string, unknown>>;
 };
 

@@ -1,5 +1,6 @@
 import type { LinkOptions } from "./link-options.js";
 import type { Politeness } from "./politeness.js";
+import type { RenderOptions } from "./render-options.js";
 import type { Scope } from "./scope-options.js";
 import type { UrlOptions } from "./url-options.js";
 
@@ -46,6 +47,8 @@ export type CrawlSpec = {
   readonly priority: number;
   /** Whether everything that goes over the wire is kept, to be exported as WARC. @default false */
   readonly archive?: boolean;
+  /** @default pages whose request asks for it are rendered */
+  readonly render?: RenderOptions;
   /** Handed to the spider as they are. */
   readonly params: Readonly<Record<string, unknown>>;
 };

@@ -16,8 +16,10 @@ import { LinkAdmission } from "./link-admission.js";
 import type { ListingForm } from "./listing.js";
 import { ListingRun, listingFormOf } from "./listing-run.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
+import { type PageContent, PageRendering } from "./page-rendering.js";
 import { PageView } from "./page-view.js";
 import type { FileRecord, FileStore, PageRecord } from "./records.js";
+import type { PageRenderer } from "./renderer.js";
 import type { Robots } from "./robots.js";
 import type { RobotsDirectives } from "./robots-directives.js";
 import { RobotsGate } from "./robots-gate.js";
@@ -38,6 +40,8 @@ export type EngineDeps = {
   readonly files: FileStore;
   readonly spiders: SpiderCatalog;
   readonly claims: Pick<Frontier, "claim">;
+  /** Without one, no page can be rendered. */
+  readonly renderer?: PageRenderer;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics?: Metrics;
@@ -56,7 +60,12 @@ type CrawlContext = {
   readonly crawl: Crawl;
   readonly spider: Spider;
   readonly admission: LinkAdmission;
+  /** Set when the page is to be rendered. */
+  readonly rendering?: PageRendering;
 };
+
+/** The page, once a browser had it, leads to another. */
+type Moved = { readonly state: "moved"; readonly to: string };
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** How often is told how much of a file has come, in milliseconds. */
@@ -108,14 +117,16 @@ export class Engine {
     }
     const reprieve = this.#reprieveOf(task);
     if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
+    const rendering = PageRendering.of(task, crawl, this.#deps);
     const { links: admission, sitemaps } = this.#admissionOf(crawl);
-    const context = { crawl, spider, admission };
+    const context = { crawl, spider, admission, ...(rendering !== undefined && { rendering }) };
     if (crawl.archive === true) {
       findings.archive = new TaskArchive(task, this.#deps.clock, this.#limits.maxPageBytes);
     }
     let outcome: Outcome;
     try {
-      outcome = await this.#followUrl(task, context, findings, signal);
+      const follow = () => this.#followUrl(task, context, findings, signal);
+      outcome = rendering === undefined ? await follow() : await rendering.hold(signal, follow);
       if (crawl.links?.sitemaps === "all" && task.request?.sitemap === undefined) {
         const found = await sitemaps.of(task.target?.url ?? task.url, signal);
         for (const sitemap of found) findings.links.set(sitemap.id, sitemap);
@@ -187,8 +198,13 @@ export class Engine {
       } catch (error) {
         return this.#judge.fetchFailed(error, task);
       }
-      const location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
-      if (location === undefined) return this.#digest(fetched, url, task, context, findings, signal);
+      let location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
+      if (location === undefined) {
+        const outcome = await this.#digest(fetched, url, task, context, findings, signal);
+        if (outcome.state !== "moved") return outcome;
+        location = outcome.to;
+        asGet = true;
+      }
 
       fetched.body.discard();
       const endedAt = clock.now();
@@ -209,7 +225,7 @@ export class Engine {
       if (!isFree && !context.admission.includes(target)) {
         return { ...facts, state: "skipped", reason: "scope", error: `redirect to ${target.url}` };
       }
-      const asUrl = context.admission.targetOf(target, task.depth, task.url);
+      const asUrl = context.admission.targetOf(target, task.depth, task.url, task.request?.render);
       if (asUrl.id !== task.id && !(await this.#deps.claims.claim(asUrl, task.id))) {
         return { ...facts, state: "skipped", reason: "duplicate", error: `redirect to ${target.url}` };
       }
@@ -261,7 +277,7 @@ export class Engine {
     context: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
-  ): Promise<Outcome> {
+  ): Promise<Outcome | Moved> {
     const { clock } = this.#deps;
     const { statusCode } = fetched;
     if (statusCode !== 304 && (statusCode < 200 || statusCode > 299)) {
@@ -306,7 +322,15 @@ export class Engine {
         const body = await fetched.body.read(this.#limits.maxPageBytes);
         endedAt = clock.now();
         bytes = body.length;
-        const canonical = await this.#runSpider(fetched, url, body, task, context, findings, signal);
+        let content: PageContent = { ...fetched, url, body };
+        if (context.rendering !== undefined) {
+          const page = await context.rendering.apply(content, findings, signal);
+          endedAt = clock.now();
+          bytes += page.bytes;
+          if (page.kind === "left") return { state: "moved", to: page.to };
+          content = page.content;
+        }
+        const canonical = await this.#runSpider(content, task, context, findings, signal);
         if (canonical !== undefined) {
           return {
             ...facts(),
@@ -433,9 +457,7 @@ export class Engine {
 
   /** @returns the canonical URL of the page if that is another one, and the page is left to it */
   async #runSpider(
-    fetched: Fetched,
-    url: string,
-    body: Buffer,
+    { url, body, statusCode, headers, contentType, rendered }: PageContent,
     task: Task,
     context: CrawlContext,
     findings: Findings,
@@ -446,10 +468,11 @@ export class Engine {
       task,
       crawl,
       url,
-      status: fetched.statusCode,
-      headers: fetched.headers,
-      contentType: fetched.contentType,
+      status: statusCode,
+      headers,
+      contentType,
       body,
+      ...(rendered !== undefined && { rendered }),
       log: loggerOf(task, this.#deps.logger),
       signal,
     });
@@ -459,7 +482,7 @@ export class Engine {
       const canonical = await this.#knownCanonical(page, task, context);
       if (canonical !== undefined) return canonical;
     }
-    const directives = this.#gate.directivesOf(fetched, crawl, page);
+    const directives = this.#gate.directivesOf({ headers }, crawl, page);
     await this.#spiderRun(task, context, findings, signal, directives).onPage(page);
     return undefined;
   }

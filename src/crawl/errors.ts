@@ -108,3 +108,30 @@ export class StorageError extends CrawlError {
 export class SpiderError extends CrawlError {
   readonly code = "SPIDER";
 }
+
+/**
+ * A page was fetched and could not be rendered: its process crashed or grew too large, its document was not to be had
+ * in time, or is too large. Not for a page that is merely not quiet in time: what is there then is taken.
+ */
+export class RenderError extends CrawlError {
+  readonly code = "RENDER";
+  readonly reason: Extract<FailReason, "timeout" | "too-large" | "spider-error">;
+  /** Whether another attempt might end otherwise. */
+  readonly retryable: boolean;
+
+  constructor(
+    reason: RenderError["reason"],
+    message: string,
+    options: ErrorOptions & { readonly retryable: boolean },
+  ) {
+    const { retryable, ...rest } = options;
+    super(message, rest);
+    this.reason = reason;
+    this.retryable = retryable;
+  }
+}
+
+/** Rendering was asked for where no browser is to be had. Not for a browser that crashed: another is started. */
+export class NoBrowserError extends CrawlError {
+  readonly code = "NO_BROWSER";
+}

@@ -1,3 +1,4 @@
+import type { RenderRequest } from "../lib/render-request.js";
 import type { Crawl } from "./crawl.js";
 import type { Task } from "./task.js";
 
@@ -21,6 +22,8 @@ export type ForeignTask = {
   readonly body?: string;
   /** What came with the URL. */
   readonly meta?: Readonly<Record<string, unknown>>;
+  /** Whether and how the page is to be rendered, if its request says so. */
+  readonly render?: RenderRequest;
   /** The crawl's, for its spider; absent when there are none. */
   readonly params?: Readonly<Record<string, unknown>>;
   /** No fetch may begin after this instant, in milliseconds since the epoch. */
@@ -47,6 +50,7 @@ export function toForeignTask(task: Task, crawl: Pick<Crawl, "spider" | "params"
     ...(request?.headers !== undefined && mayCarry && { headers: request.headers }),
     ...(request?.body !== undefined && !asGet && mayCarry && { body: request.body }),
     ...(request?.meta !== undefined && { meta: request.meta }),
+    ...(request?.render !== undefined && { render: request.render }),
     ...(Object.keys(crawl.params).length > 0 && { params: crawl.params }),
     // Whole, for languages that tell numbers apart.
     notAfter: Math.floor(task.notAfter),

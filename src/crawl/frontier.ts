@@ -1,3 +1,4 @@
+import type { RenderRequest } from "../lib/render-request.js";
 import type { TraceContext } from "../lib/trace-context.js";
 import type { SitemapMark } from "./sitemap-options.js";
 import type { Beginning, Suspect } from "./suspicion.js";
@@ -55,6 +56,8 @@ export type UrlRequest = {
   readonly meta?: Readonly<Record<string, unknown>>;
   /** Set: it is a sitemap, and no page. */
   readonly sitemap?: SitemapMark;
+  /** Whether and how its page is to be rendered, when that is not the crawl's to say. */
+  readonly render?: RenderRequest;
   /** The trace in which it was handed in. */
   readonly trace?: TraceContext;
 };

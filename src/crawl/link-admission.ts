@@ -1,6 +1,8 @@
+import type { RenderRequest } from "../lib/render-request.js";
 import type { Crawl } from "./crawl.js";
 import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
 import { RecentKeys } from "./recent-keys.js";
+import { asksToRender } from "./render-options.js";
 import { type CompiledScope, compileScope } from "./scope.js";
 import type { SitemapMark } from "./sitemap-options.js";
 import type { SpiderRequest } from "./spider.js";
@@ -103,7 +105,8 @@ export class LinkAdmission {
     const depth = on.depth + 1;
     const request = plain ? undefined : requestOf(wanted);
     const seen = request?.method === undefined || request.method === "GET" ? this.#seen : undefined;
-    const key = this.#identity.keyOf(target);
+    const ownKey = this.#identity.keyOf(target);
+    const key = asksToRender(request?.render) ? `${ownKey}\nrendered` : ownKey;
     const seenAt = seen?.get(key);
     // Nearly all links end here.
     if (seenAt !== undefined && seenAt <= depth) return undefined;
@@ -144,10 +147,11 @@ export class LinkAdmission {
     return { ...this.targetOf(target, depth, parent), request: { sitemap: mark } };
   }
 
-  /** What a redirect leads to, as a URL of this crawl of its own. */
-  targetOf(target: CanonicalUrl, depth: number, parent: string): NewUrl {
+  /** What a redirect of a task leads to, as a URL of this crawl of its own; rendered if the task's page is to be. */
+  targetOf(target: CanonicalUrl, depth: number, parent: string, render?: RenderRequest): NewUrl {
+    const request = render !== undefined && asksToRender(render) ? { render } : undefined;
     return {
-      id: this.#identity.idOf(target),
+      id: this.#identity.idOf(target, request),
       crawl: this.#crawl.id,
       url: target.url,
       host: target.host,
@@ -155,6 +159,7 @@ export class LinkAdmission {
       depth,
       priority: 5,
       parent,
+      ...(request !== undefined && { request }),
     };
   }
 
@@ -167,14 +172,14 @@ export class LinkAdmission {
 }
 
 function requestOf(wanted: Exclude<SpiderRequest, string>): UrlRequest | undefined {
-  const { method, headers, body, meta } = wanted;
-  if (method === undefined && headers === undefined && body === undefined && meta === undefined) {
-    return undefined;
-  }
+  const { method, headers, body, meta, render } = wanted;
+  const isPlain = method === undefined && headers === undefined && body === undefined && meta === undefined;
+  if (isPlain && render === undefined) return undefined;
   return {
     ...(method !== undefined && { method }),
     ...(headers !== undefined && { headers }),
     ...(body !== undefined && { body }),
     ...(meta !== undefined && { meta }),
+    ...(render !== undefined && { render }),
   };
 }

@@ -1,5 +1,5 @@
 import type { Clock } from "../lib/clock.js";
-import { FetchError } from "./errors.js";
+import { FetchError, RenderError } from "./errors.js";
 import type { Fetched } from "./fetcher.js";
 import type { FailReason, RedirectTarget, SkipReason } from "./frontier.js";
 import type { TroubleReport } from "./host-health.js";
@@ -58,10 +58,10 @@ export class AttemptJudge {
     return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
   }
 
-  /** @throws what is not the fetch's fault, as it came */
+  /** Fetched or rendered. @throws what is the fault of neither, as it came */
   fetchFailed(error: unknown, task: Task, statusCode?: number): Outcome {
     const endedAt = this.#clock.now();
-    if (!(error instanceof FetchError)) throw error;
+    if (!(error instanceof FetchError || error instanceof RenderError)) throw error;
     const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
     if (error.reason === "address") {
       return { ...facts, state: "skipped", reason: "address", error: error.message, untouched: true };
@@ -69,7 +69,7 @@ export class AttemptJudge {
     const failure = { state: "failed", reason: error.reason, error: error.message } as const;
     if (!error.retryable) return { ...facts, ...failure };
     const outcome = this.tryAgain(task, endedAt, failure, undefined, statusCode);
-    const why = statusCode === undefined ? silenceOf(error) : undefined;
+    const why = statusCode === undefined && error instanceof FetchError ? silenceOf(error) : undefined;
     return why === undefined ? outcome : { ...outcome, trouble: { kind: "silent", why } };
   }
 

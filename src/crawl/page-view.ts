@@ -21,6 +21,8 @@ export type PageViewInput = {
   /** Without parameters, in lower case. */
   readonly contentType: string | undefined;
   readonly body: Buffer;
+  /** It is what a browser made of it. */
+  readonly rendered?: true;
   readonly log: Logger;
   readonly signal: AbortSignal;
 };
@@ -56,6 +58,10 @@ export class PageView implements Page {
 
   get depth(): number {
     return this.#input.task.depth;
+  }
+
+  get rendered(): boolean {
+    return this.#input.rendered === true;
   }
 
   get title(): string {

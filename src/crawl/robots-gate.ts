@@ -85,7 +85,11 @@ export class RobotsGate {
   }
 
   /** What a response says about what may be done with it; undefined when the crawl does not ask. */
-  directivesOf(fetched: Fetched, crawl: Crawl, page?: PageView): RobotsDirectives | undefined {
+  directivesOf(
+    fetched: Pick<Fetched, "headers">,
+    crawl: Crawl,
+    page?: PageView,
+  ): RobotsDirectives | undefined {
     if (crawl.politeness.obeyMetaRobots !== true) return undefined;
     const { robots, clock } = this.#deps;
     const reader = new DirectiveReader(robots.userAgent, clock.now());

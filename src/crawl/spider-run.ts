@@ -1,5 +1,6 @@
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
+import { renderRequest } from "../lib/render-request.js";
 import { SpiderError } from "./errors.js";
 import type { TaskLimits } from "./limits.js";
 import type { FoundOn, LinkAdmission } from "./link-admission.js";
@@ -133,7 +134,10 @@ function checkRequest(wanted: SpiderRequest): void {
   if (wanted.method !== undefined && !METHODS.has(wanted.method)) {
     throw new Error(`a request's method must be GET, HEAD or POST, not ${String(wanted.method)}`);
   }
-  const { priority } = wanted;
+  const { priority, render } = wanted;
+  if (render !== undefined && !renderRequest.safeParse(render).success) {
+    throw new Error(`a request's render ${renderRequest.safeParse(render).error?.issues[0]?.message}`);
+  }
   if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= 9)) {
     throw new Error(`a request's priority must be a whole number from 0 to 9, not ${String(priority)}`);
   }

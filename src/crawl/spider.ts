@@ -1,4 +1,5 @@
 import type { Logger } from "../lib/logger.js";
+import type { RenderRequest } from "../lib/render-request.js";
 import type { LinkKind } from "./link-options.js";
 import type { ParsedSelector, TreeKind } from "./parser.js";
 import type { UrlOptions } from "./url-options.js";
@@ -13,6 +14,11 @@ export type SpiderRequest =
       readonly body?: string;
       /** Kept with the URL and handed back on its page; 16 KiB of JSON at most. */
       readonly meta?: Readonly<Record<string, unknown>>;
+      /**
+       * Whether its page is rendered by a browser before the spider gets it, and how. A page that was fetched without
+       * can be asked for again with it.
+       */
+      readonly render?: RenderRequest;
       /** 0 (last) to 9 (first) within the crawl. */
       readonly priority?: number;
     };
@@ -35,6 +41,8 @@ export interface Page {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly depth: number;
+  /** Whether it is the document that a browser made of it. */
+  readonly rendered: boolean;
   /** The document's title, white space folded; empty when there is none. Costs no tree. */
   readonly title: string;
   /** The body as text, decoded as a browser would. */

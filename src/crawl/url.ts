@@ -1,5 +1,6 @@
 import { hash } from "node:crypto";
 import type { UrlRequest } from "./frontier.js";
+import { asksToRender } from "./render-options.js";
 
 /** Characters of a URL at most, both as it is written and after resolution. */
 export const MAX_URL_LENGTH = 8_192;
@@ -144,13 +145,15 @@ function normalizedEncoding(encoded: string): string {
 
 /**
  * What names a URL within its crawl: 120 bits of the SHA-256 of its canonical form, in 20 characters of
- * base64url. Anything but a plain GET is told apart by its method and body; headers are not.
+ * base64url. Anything but a plain GET is told apart by its method and body; headers are not. So is a page that is asked
+ * for rendered, so that a spider can do so when it has seen it plain.
  */
 export function fingerprint(key: string, request?: UrlRequest): string {
   const method = request?.method ?? "GET";
   const isPlain = method === "GET" && request?.body === undefined;
   // A canonical form holds no line break, so the parts cannot run into each other.
-  const identity = isPlain ? key : `${key}\n${method}\n${request?.body ?? ""}`;
+  const plain = isPlain ? key : `${key}\n${method}\n${request?.body ?? ""}`;
+  const identity = asksToRender(request?.render) ? `${plain}\nrendered` : plain;
   return hash("sha256", identity, "base64url").slice(0, 20);
 }
 

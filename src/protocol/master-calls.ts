@@ -5,6 +5,7 @@ import { CRAWL_STATUSES } from "../crawl/crawl.js";
 import { addUrlsRequest, crawlRequest, spiderName } from "../crawl/crawl-request.js";
 import { FOREIGN_ERROR_CODES } from "../crawl/foreign-result.js";
 import { DEFAULT_TASK_LIMITS } from "../crawl/limits.js";
+import { renderRequest } from "../lib/render-request.js";
 
 const id = z.string().min(1, "must not be empty").max(100);
 const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a node's id");
@@ -86,6 +87,8 @@ export const foreignTask = z.looseObject({
   headers: z.record(z.string(), z.string()).optional(),
   body: z.string().optional(),
   meta: z.record(z.string(), z.unknown()).optional(),
+  /** Whether and how the page is to be rendered. */
+  render: renderRequest.optional(),
   params: z.record(z.string(), z.unknown()).optional(),
   /** No fetch may begin after this instant, in milliseconds since the epoch. */
   notAfter: z.int(),

@@ -56,6 +56,14 @@ export const NODE_CALLS = {
         concurrency: z.int(),
         logLevel: z.string(),
         active: z.int(),
+        rendering: z.looseObject({
+          /** Where its browser is; null where there is none. */
+          browser: z.string().nullable(),
+          /** At once. */
+          maxPages: z.int(),
+          /** Now. */
+          pages: z.int(),
+        }),
         status,
       })
       .partial(),

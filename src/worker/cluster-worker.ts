@@ -1,7 +1,9 @@
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
+import { Browser } from "../crawl/browser.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
+import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
 import { Robots } from "../crawl/robots.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
@@ -35,6 +37,7 @@ export type ClusterWorkerOptions = {
   readonly userAgent: string;
   readonly fetcher: Partial<FetcherOptions> & { readonly userAgent: string };
   readonly limits: Partial<TaskLimits>;
+  readonly rendering: RenderingOptions;
   /** How long tasks that run may take to end when the worker stops, in milliseconds. */
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
@@ -65,6 +68,8 @@ export class ClusterWorker implements Service {
   readonly #store: Store;
   readonly #bus: WarrenBus;
   readonly #fetcher: Fetcher;
+  readonly #browser: Browser;
+  readonly #renderer: Renderer;
   readonly #crawls: CrawlView;
   readonly #engine: Engine;
   readonly #committer: Committer<TaskContext>;
@@ -104,6 +109,9 @@ export class ClusterWorker implements Service {
       { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
     this.#fetcher = new Fetcher(options.fetcher);
+    this.#browser = new Browser(options.rendering.browser, { clock, logger });
+    const rendering = { browser: this.#browser, clock };
+    this.#renderer = new Renderer(options.rendering.renderer, rendering);
     this.#crawls = new CrawlView({
       crawls: this.#store.crawls,
       leases: this.#store.leases,
@@ -119,6 +127,7 @@ export class ClusterWorker implements Service {
         files: this.#store.contents,
         spiders: bundledSpiders,
         claims: this.#store.frontier,
+        renderer: this.#renderer,
         clock,
         logger,
         metrics,
@@ -225,6 +234,7 @@ export class ClusterWorker implements Service {
       version,
       identity: this.#identity,
       loop: this.#loop,
+      renderer: this.#renderer,
       configuration: this.#configuration,
       spiders: bundledSpiders,
       log: this.#deps.log,
@@ -246,6 +256,7 @@ export class ClusterWorker implements Service {
     this.#isReady = false;
     this.#refusals.hurry();
     if (this.#bus.connected) await this.#loop.stop();
+    await this.#browser.stop();
     await this.#refusals.stop();
     await this.#stalls.stop();
     await this.#presence.stop();

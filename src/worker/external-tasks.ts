@@ -210,12 +210,13 @@ function skipReason(crawl: Crawl, url: CanonicalUrl, depth: number): SkipReason 
 }
 
 function requestOf(task: ExternalTask, trace: TraceContext | undefined): UrlRequest | undefined {
-  const { method, headers, body, meta, spider } = task;
+  const { method, headers, body, meta, render, spider } = task;
   const request = {
     ...(method !== undefined && method !== "GET" && { method }),
     ...(headers !== undefined && { headers }),
     ...(body !== undefined && { body }),
     ...(meta !== undefined && { meta }),
+    ...(render !== undefined && { render }),
     ...(spider !== undefined && { spider }),
     ...(trace !== undefined && { trace }),
   };

@@ -1,6 +1,7 @@
 import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
 import type { HandlersOf } from "../bus/index.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
+import type { Renderer } from "../crawl/renderer.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { NodeCalls } from "../protocol/index.js";
@@ -14,6 +15,7 @@ export type NodeCommandsDeps = {
   readonly version: string;
   readonly identity: { readonly epoch: number };
   readonly loop: TaskLoop;
+  readonly renderer: Pick<Renderer, "describe">;
   readonly configuration: NodeConfiguration;
   readonly spiders: SpiderCatalog;
   /** What this process has logged of late. */
@@ -47,6 +49,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
       memory: { totalBytes: totalmem(), freeBytes: freemem(), rssBytes: process.memoryUsage.rss() },
       ...config(),
       active: loop.active,
+      rendering: await deps.renderer.describe(),
       status: loop.isDraining ? "draining" : loop.isPaused ? "paused" : "online",
     }),
 

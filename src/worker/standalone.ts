@@ -5,6 +5,7 @@ import { mkdir, open, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Writable } from "node:stream";
 import { LRUCache } from "lru-cache";
+import { Browser } from "../crawl/browser.js";
 import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatcher.js";
 import { Engine, type SpiderCatalog } from "../crawl/engine.js";
@@ -13,6 +14,7 @@ import type { NewUrl } from "../crawl/frontier.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
+import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
 import { Robots } from "../crawl/robots.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/url.js";
@@ -32,6 +34,8 @@ export type StandaloneOptions = {
   readonly limits: Partial<TaskLimits>;
   /** How long a host may give no answer at all before its URLs are given up, in milliseconds. @default 120_000 */
   readonly hostPatienceMs?: number;
+  /** Without it no page can be rendered. */
+  readonly rendering?: RenderingOptions;
   readonly userAgent: string;
   /** Where files go. Made when the first one comes. */
   readonly filesFolder: string;
@@ -62,6 +66,7 @@ export class Standalone implements Service {
   readonly #frontier = new MemoryFrontier(SHARDS);
   readonly #dispatcher: Dispatcher;
   readonly #engine: Engine;
+  readonly #browser: Browser | undefined;
   readonly #committer: Committer<undefined>;
   readonly #stopping = new AbortController();
   readonly #waiting: Task[] = [];
@@ -84,6 +89,8 @@ export class Standalone implements Service {
       this.#fail = reject;
     });
     const hosts = new MemoryHostStates();
+    const rendering = renderingOf(options, { fetcher, clock, logger });
+    this.#browser = rendering?.browser;
     this.#engine = new Engine(
       {
         fetcher,
@@ -91,6 +98,7 @@ export class Standalone implements Service {
         files: new FolderFileStore(options.filesFolder),
         spiders,
         claims: this.#frontier,
+        ...(rendering !== undefined && { renderer: rendering.renderer }),
         clock,
         logger,
         onHostLearnt: (state) => this.#dispatcher.learnt(state),
@@ -169,6 +177,7 @@ export class Standalone implements Service {
     this.#stopping.abort();
     await this.#committer.flush();
     await this.#deps.items.close();
+    await this.#browser?.stop();
     await this.#deps.archive?.close();
     await this.#deps.fetcher.close();
   }
@@ -246,6 +255,12 @@ export class Standalone implements Service {
       if (this.counts.queued < queued) setImmediate(() => this.#checkOver());
     }
   }
+}
+
+function renderingOf({ rendering }: StandaloneOptions, deps: Omit<StandaloneDeps, "spiders" | "items">) {
+  if (rendering === undefined) return undefined;
+  const browser = new Browser(rendering.browser, deps);
+  return { browser, renderer: new Renderer(rendering.renderer, { ...deps, browser }) };
 }
 
 /** Items as NDJSON, one a line, to a stream. */
