@@ -19,23 +19,28 @@ export type RobotsGateDeps = {
   readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
 };
 
+/** On whose behalf is asked. */
+export type RobotsAsker = {
+  readonly crawl: Crawl;
+  /** Says what becomes of a URL while its robots.txt cannot be had. */
+  readonly judge: AttemptJudge;
+};
+
 /** What sites say to robots, asked as far as a crawl obeys it: before a fetch, and of what was fetched. */
 export class RobotsGate {
   readonly #deps: RobotsGateDeps;
-  readonly #judge: AttemptJudge;
   /** Crawls, and hosts of crawls, of which was said that their robots.txt is not asked. */
   readonly #unasked = new LRUCache<string, true>({ max: 10_000 });
 
-  constructor(deps: RobotsGateDeps, judge: AttemptJudge) {
+  constructor(deps: RobotsGateDeps) {
     this.#deps = deps;
-    this.#judge = judge;
   }
 
   /** What robots.txt has against it; undefined if nothing. */
   async ask(
     url: string,
     task: Task,
-    crawl: Crawl,
+    { crawl, judge }: RobotsAsker,
     findings: Findings,
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
@@ -55,8 +60,7 @@ export class RobotsGate {
         return { state: "skipped", reason: "robots", error: line, endedAt, counts: false };
       }
       const error = answer.error ?? "robots.txt could not be had";
-      const end = { state: "skipped", reason: "robots", error } as const;
-      const outcome = this.#judge.tryAgain(task, endedAt, end, answer.failure);
+      const outcome = judge.withoutRobots(task, endedAt, error, answer.failure);
       if (answer.failure !== undefined) {
         return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
       }
@@ -66,7 +70,7 @@ export class RobotsGate {
       if (outcome.state !== "queued") return { ...outcome, backoffUntil, trouble };
       return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
     } catch (error) {
-      return this.#judge.fetchFailed(error, task);
+      return judge.fetchFailed(error, task);
     }
   }
 
