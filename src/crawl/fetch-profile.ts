@@ -4,10 +4,10 @@ import type { CookieJars } from "./cookie-jars.js";
 import type { Crawl } from "./crawl.js";
 import type { Fetched } from "./exchange.js";
 import type { Credentials, FetchOptions } from "./fetch-options.js";
-import type { FetchRequest } from "./fetcher.js";
+import type { FetchRequest, FetchRoute } from "./fetcher.js";
 import type { TaskLimits } from "./limits.js";
 import { AttemptJudge } from "./outcome.js";
-import { type HttpProxy, proxyOf } from "./proxies.js";
+import { proxyOf } from "./proxies.js";
 
 /** Crawls whose profile, and with it whose cookies, are kept in memory. */
 const MAX_PROFILES = 256;
@@ -39,15 +39,16 @@ export class FetchProfiles {
 export class FetchProfile {
   readonly limits: TaskLimits;
   readonly judge: AttemptJudge;
+  /** How hosts are reached, for their robots.txt too. */
+  readonly route: FetchRoute;
   readonly #options: FetchOptions;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #byOrigin: ReadonlyMap<string, Readonly<Record<string, string>>>;
-  readonly #proxies: readonly HttpProxy[];
   #cookies: Promise<CookieJars> | undefined;
 
   constructor(options: FetchOptions, limits: TaskLimits, clock: Clock) {
     const { headers, userAgent, auth = {}, proxies = [] } = options;
-    const { maxPageBytes, maxRedirects, maxAttempts, retry } = options;
+    const { http2, timeoutMs, maxPageBytes, maxRedirects, maxAttempts, retry } = options;
     this.#options = options;
     this.limits = {
       ...limits,
@@ -61,15 +62,19 @@ export class FetchProfile {
     this.#byOrigin = new Map(
       Object.entries(auth).map(([origin, credentials]) => [origin, headersOf(credentials)]),
     );
-    this.#proxies = proxies.map(proxyOf);
+    this.route = {
+      ...(timeoutMs !== undefined && { timeoutMs }),
+      ...(http2 === true && { http2 }),
+      ...(proxies.length > 0 && { proxies: proxies.map(proxyOf) }),
+    };
   }
 
   /** The request with all that the crawl adds to it. What the request says itself goes before. */
   async dressed(request: FetchRequest): Promise<FetchRequest> {
-    const { http2, timeoutMs } = this.#options;
     const { origin } = new URL(request.url);
     const cookie = await (await this.#jars())?.headerFor(request.url);
     return {
+      ...this.route,
       ...request,
       headers: {
         ...this.#headers,
@@ -77,9 +82,6 @@ export class FetchProfile {
         ...this.#byOrigin.get(origin),
         ...request.headers,
       },
-      ...(timeoutMs !== undefined && { timeoutMs }),
-      ...(http2 === true && { http2 }),
-      ...(this.#proxies.length > 0 && { proxies: this.#proxies }),
     };
   }
 

@@ -93,7 +93,7 @@ export function retryClassOf(statusCode: number): RetryClass | undefined {
 }
 
 /** Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). */
-function isRetriedStatus(statusCode: number): boolean {
+export function isRetriedStatus(statusCode: number): boolean {
   return statusCode === 408 || statusCode === 425 || statusCode === 429 || statusCode >= 500;
 }
 

@@ -2,6 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Crawl } from "./crawl.js";
+import type { FetchProfile } from "./fetch-profile.js";
 import type { Fetched } from "./fetcher.js";
 import type { HostState } from "./host-state.js";
 import type { AttemptJudge, Outcome } from "./outcome.js";
@@ -24,6 +25,7 @@ export type RobotsAsker = {
   readonly crawl: Crawl;
   /** Says what becomes of a URL while its robots.txt cannot be had. */
   readonly judge: AttemptJudge;
+  readonly profile: Pick<FetchProfile, "route"> | undefined;
 };
 
 /** What sites say to robots, asked as far as a crawl obeys it: before a fetch, and of what was fetched. */
@@ -40,7 +42,7 @@ export class RobotsGate {
   async ask(
     url: string,
     task: Task,
-    { crawl, judge }: RobotsAsker,
+    { crawl, judge, profile }: RobotsAsker,
     findings: Findings,
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
@@ -50,7 +52,7 @@ export class RobotsGate {
     }
     const { clock, robots } = this.#deps;
     try {
-      const answer = await robots.check(url, signal);
+      const answer = await robots.check(url, signal, profile?.route);
       // Of a robots.txt that could not be had nothing was learnt: the host's lane stays as narrow as it is.
       if (answer.verdict !== "disallow") this.#learn(task, answer.crawlDelayMs, findings);
       if (answer.allowed) return undefined;
