@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { CONNECTION_HEADERS } from "./fetcher.js";
-import { RETRY_CLASSES, type RetryClass, type RetryRule } from "./limits.js";
+import type { RetryClass, RetryRule } from "./limits.js";
 import { proxyOf } from "./proxies.js";
 
 /** What is sent to one origin, and to no other. */
@@ -144,7 +144,16 @@ export const fetchOptions = z.strictObject({
   maxPageBytes: whole(1_024, 256 * MiB).exactOptional(),
   maxRedirects: whole(0, 100).exactOptional(),
   maxAttempts: whole(1, 100).exactOptional(),
-  retry: z.partialRecord(z.enum(RETRY_CLASSES), retryRule).exactOptional(),
+  retry: z
+    .strictObject({
+      network: retryRule.exactOptional(),
+      dns: retryRule.exactOptional(),
+      timeout: retryRule.exactOptional(),
+      status429: retryRule.exactOptional(),
+      status4xx: retryRule.exactOptional(),
+      status5xx: retryRule.exactOptional(),
+    } satisfies Record<RetryClass, unknown>)
+    .exactOptional(),
 });
 
 /** The same without what must stay secret, to be shown: passwords, tokens, and the values of headers. */

@@ -2,8 +2,7 @@
  * Classes of failure that another attempt may cure: no connection or a broken one, a name that does not resolve, no
  * answer in time, and statuses (408 and 425 are `status4xx`).
  */
-export const RETRY_CLASSES = ["network", "dns", "timeout", "status429", "status4xx", "status5xx"] as const;
-export type RetryClass = (typeof RETRY_CLASSES)[number];
+export type RetryClass = "network" | "dns" | "timeout" | "status429" | "status4xx" | "status5xx";
 
 /** How failures of one class are tried again. What is left out is as for all of them. */
 export type RetryRule = {
