@@ -136,9 +136,15 @@ export class HostPools {
     const { connectionsPerHost, headersTimeoutMs, bodyTimeoutMs, maxHeaderBytes } = this.#options;
     const { connector, tunnels, rates } = this.#deps;
     const http2 = route?.http2 === true;
+    const connect =
+      route?.proxy === undefined ? connector.asUndici(http2) : tunnels.asUndici(route.proxy, http2);
     const pool = new Pool(origin, {
       connections: connectionsPerHost,
-      connect: route?.proxy === undefined ? connector.asUndici(http2) : tunnels.asUndici(route.proxy, http2),
+      // undici takes a request that was aborted for one that waits again, and would connect for it.
+      connect: (target, callback) => {
+        if (opened.isIdle) queueMicrotask(() => callback(new Error("nobody waits for a connection"), null));
+        else connect(target, callback);
+      },
       // One request a connection, with HTTP/2 too: what goes wrong with one must not meet others.
       pipelining: 1,
       allowH2: http2,

@@ -182,6 +182,23 @@ describe("connections", () => {
     await expect.poll(() => fetcher.connections).toBe(0);
   });
 
+  it("are not made for a fetch that was given up", async () => {
+    let connections = 0;
+    const server = createServer((socket) => {
+      connections += 1;
+      socket.once("data", () => socket.write(`HTTP/1.1 200 OK\r\n\r\n${"x".repeat(200_000)}`));
+    });
+    const port = await listen(server);
+    const fetcher = setup();
+    for (let n = 0; n < 5; n += 1) {
+      const fetched = await fetcher.fetch({ url: `http://127.0.0.1:${port}/` });
+      expect((await failure(fetched.body.read(100_000))).reason).toBe("too-large");
+      await expect.poll(() => sockets.size).toBe(0);
+    }
+    expect(connections).toBe(5);
+    expect(fetcher.connections).toBe(0);
+  });
+
   it("that wait when the fetcher is closed end", async () => {
     const fetcher = setup({ maxConnections: 1 });
     const running = failure(fetcher.fetch({ url: `${site.origin}/never-headers?first` }));
@@ -320,25 +337,27 @@ describe("HTTP/2", () => {
   it("keeps to the same limits", async () => {
     const { port } = await serve();
     const at = (path: string) => `https://a.example:${port}${path}`;
-    const fetcher = http2Fetcher({
-      maxHeaders: 50,
-      maxHeaderBytes: 4_096,
-      headersTimeoutMs: 1_000,
-      bodyTimeoutMs: 200,
-    });
-    const outcomes = await Promise.all(
-      ["/many-headers", "/large-headers", "/never", "/drip", "/endless", "/reset"].map(async (path) => {
-        const { reason, phase } = await failure(read(fetcher, at(path), true));
-        return [path, reason, phase];
-      }),
-    );
+    const generous = { maxHeaders: 50, maxHeaderBytes: 4_096 };
+    const fetcher = http2Fetcher(generous);
+    const outcomes: unknown[] = [];
+    for (const [path, limits] of [
+      ["/many-headers", {}],
+      ["/large-headers", {}],
+      ["/never", { headersTimeoutMs: 100 }],
+      ["/drip", { bodyTimeoutMs: 100 }],
+      ["/endless", {}],
+      ["/reset", {}],
+    ] as const) {
+      const { reason, phase } = await failure(read(http2Fetcher({ ...generous, ...limits }), at(path), true));
+      outcomes.push([path, reason, phase]);
+    }
     expect(outcomes).toEqual([
       ["/many-headers", "too-large", "headers"],
       ["/large-headers", "too-large", "headers"],
       ["/never", "timeout", "headers"],
       ["/drip", "timeout", "body"],
       ["/endless", "too-large", undefined],
-      ["/reset", "network", undefined],
+      ["/reset", "network", "headers"],
     ]);
     expect(await read(fetcher, at("/"), true)).toBe("HTTP 2.0");
   });
