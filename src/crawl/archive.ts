@@ -20,7 +20,7 @@ export interface ExchangeTap {
 }
 
 /** Headers that say who someone is: they have no place in what is handed on. */
-const HIDDEN_HEADERS = new Set(["authorization", "proxy-authorization"]);
+const HIDDEN_HEADERS = new Set(["authorization", "cookie", "proxy-authorization"]);
 
 /** Takes down the exchanges of one task. */
 export class TaskArchive {

@@ -46,6 +46,11 @@ export class Connector {
     return this.#open;
   }
 
+  /** Whether somebody waits for a connection to close. */
+  get isAwaited(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /** In the form in which undici's pools take it. */
   asUndici(http2: boolean): buildConnector.connector {
     return (target, callback) => {

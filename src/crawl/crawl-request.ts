@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
+import { type FetchOptions, fetchOptions } from "./fetch-options.js";
 import { type LinkOptions, linkOptions } from "./link-options.js";
 import { politeness } from "./politeness.js";
 import { type RenderOptions, renderOptions } from "./render-options.js";
@@ -73,6 +74,7 @@ export const crawlRequest = z.strictObject({
   politeness: politeness.default(DEFAULT_POLITENESS),
   urls: urlOptions.exactOptional(),
   links: linkOptions.exactOptional(),
+  fetch: fetchOptions.exactOptional(),
   priority: priority.default(5),
   nodes: nodes.default({ mode: "any", ids: [] }),
   archive: z.boolean().exactOptional(),
@@ -90,6 +92,7 @@ export type CrawlRequest = {
   readonly politeness: Politeness;
   readonly urls?: UrlOptions;
   readonly links?: LinkOptions;
+  readonly fetch?: FetchOptions;
   readonly priority: number;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
   readonly archive?: boolean;

@@ -1,3 +1,4 @@
+import type { FetchOptions } from "./fetch-options.js";
 import type { LinkOptions } from "./link-options.js";
 import type { Politeness } from "./politeness.js";
 import type { RenderOptions } from "./render-options.js";
@@ -43,6 +44,8 @@ export type CrawlSpec = {
   readonly urls?: UrlOptions;
   /** What counts as a link. */
   readonly links?: LinkOptions;
+  /** How it fetches, where that differs from the settings of the process. */
+  readonly fetch?: FetchOptions;
   /** 0 (last) to 9 (first): its weight when crawls take turns. @default 5 */
   readonly priority: number;
   /** Whether everything that goes over the wire is kept, to be exported as WARC. @default false */

@@ -7,6 +7,7 @@ import { traceFields } from "../lib/trace-context.js";
 import { TaskArchive } from "./archive.js";
 import { type Crawl, INBOX } from "./crawl.js";
 import { FetchError, SpiderError, StorageError } from "./errors.js";
+import { type FetchProfile, FetchProfiles } from "./fetch-profile.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
 import type { Frontier } from "./frontier.js";
@@ -27,6 +28,7 @@ import { SitemapDiscovery } from "./sitemap-discovery.js";
 import type { Spider, SpiderFile } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
 import type { Task } from "./task.js";
+import { requestAt } from "./task-request.js";
 import { type Findings, nothingFound, type TaskResult, TaskResults } from "./task-result.js";
 import { canonicalUrl } from "./url.js";
 
@@ -62,6 +64,10 @@ type CrawlContext = {
   readonly admission: LinkAdmission;
   /** Set when the page is to be rendered. */
   readonly rendering?: PageRendering;
+  /** What its `fetch` options make of requests; undefined when it has none. */
+  readonly profile: FetchProfile | undefined;
+  readonly limits: TaskLimits;
+  readonly judge: AttemptJudge;
 };
 
 /** The page, once a browser had it, leads to another. */
@@ -83,6 +89,7 @@ export class Engine {
   readonly #limits: TaskLimits;
   readonly #admissions = new LRUCache<string, Admission>({ max: 16 });
   readonly #judge: AttemptJudge;
+  readonly #profiles: FetchProfiles;
   readonly #results: TaskResults;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
@@ -93,7 +100,8 @@ export class Engine {
     this.#limits = { ...DEFAULT_TASK_LIMITS, ...limits };
     this.#results = new TaskResults(deps.node);
     this.#judge = new AttemptJudge(deps.clock, this.#limits);
-    this.#gate = new RobotsGate(deps, this.#judge);
+    this.#gate = new RobotsGate(deps);
+    this.#profiles = new FetchProfiles(deps.clock, this.#limits);
   }
 
   /**
@@ -119,9 +127,18 @@ export class Engine {
     if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
     const rendering = PageRendering.of(task, crawl, this.#deps);
     const { links: admission, sitemaps } = this.#admissionOf(crawl);
-    const context = { crawl, spider, admission, ...(rendering !== undefined && { rendering }) };
+    const profile = this.#profiles.of(crawl);
+    const context: CrawlContext = {
+      crawl,
+      spider,
+      admission,
+      ...(rendering !== undefined && { rendering }),
+      profile,
+      limits: profile?.limits ?? this.#limits,
+      judge: profile?.judge ?? this.#judge,
+    };
     if (crawl.archive === true) {
-      findings.archive = new TaskArchive(task, this.#deps.clock, this.#limits.maxPageBytes);
+      findings.archive = new TaskArchive(task, this.#deps.clock, context.limits.maxPageBytes);
     }
     let outcome: Outcome;
     try {
@@ -182,21 +199,22 @@ export class Engine {
     signal: AbortSignal,
   ): Promise<Outcome> {
     const { clock } = this.#deps;
+    const { judge, limits } = context;
     let url = task.target?.url ?? task.url;
     let hops = task.target?.hops ?? 0;
     let asGet = task.target?.asGet === true;
     let untouched = true;
     for (;;) {
-      const refusal = await this.#gate.ask(url, task, context.crawl, findings, signal);
+      const refusal = await this.#gate.ask(url, task, context, findings, signal);
       if (refusal !== undefined) return { ...refusal, untouched };
       untouched = false;
       let fetched: Fetched;
       try {
         findings.fetchBeganAt = clock.now();
-        fetched = await this.#fetch(url, task, asGet, findings, signal);
+        fetched = await this.#fetch(url, task, asGet, context.profile, findings, signal);
         findings.body = fetched.body;
       } catch (error) {
-        return this.#judge.fetchFailed(error, task);
+        return judge.fetchFailed(error, task);
       }
       let location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
       if (location === undefined) {
@@ -211,8 +229,8 @@ export class Engine {
       const { statusCode } = fetched;
       const facts = { endedAt, statusCode, counts: true };
       hops += 1;
-      if (hops > this.#limits.maxRedirects) {
-        const error = `more than ${this.#limits.maxRedirects} redirects, the last to ${location}`;
+      if (hops > limits.maxRedirects) {
+        const error = `more than ${limits.maxRedirects} redirects, the last to ${location}`;
         return { ...facts, state: "failed", reason: "too-many-redirects", error };
       }
       const target = canonicalUrl(location, url);
@@ -250,22 +268,20 @@ export class Engine {
     url: string,
     task: Task,
     asGet: boolean,
+    profile: FetchProfile | undefined,
     { archive }: Findings,
     signal: AbortSignal,
   ): Promise<Fetched> {
-    const { request } = task;
-    const startedAt = this.#deps.clock.monotonic();
-    const mayCarry = task.target === undefined || new URL(url).host === new URL(task.url).host;
-    const fetched = await this.#deps.fetcher.fetch({
-      url,
+    const { fetcher, clock, metrics } = this.#deps;
+    const startedAt = clock.monotonic();
+    const request = {
+      ...requestAt(url, task, asGet),
       signal,
       ...(archive !== undefined && { tap: archive.tap(url) }),
-      ...(request?.method !== undefined && !asGet && { method: request.method }),
-      // Headers may hold credentials: they are for the host they were meant for.
-      ...(request?.headers !== undefined && mayCarry && { headers: request.headers }),
-      ...(request?.body !== undefined && !asGet && mayCarry && { body: request.body }),
-    });
-    this.#deps.metrics?.fetchDuration.observe((this.#deps.clock.monotonic() - startedAt) / 1_000);
+    };
+    const fetched = await fetcher.fetch(profile === undefined ? request : await profile.dressed(request));
+    if (profile !== undefined) await profile.took(fetched);
+    metrics?.fetchDuration.observe((clock.monotonic() - startedAt) / 1_000);
     return fetched;
   }
 
@@ -282,7 +298,7 @@ export class Engine {
     const { statusCode } = fetched;
     if (statusCode !== 304 && (statusCode < 200 || statusCode > 299)) {
       fetched.body.discard();
-      return this.#judge.badStatus(fetched, task);
+      return context.judge.badStatus(fetched, task);
     }
     let bytes = 0;
     let endedAt = clock.now();
@@ -319,7 +335,7 @@ export class Engine {
         bytes = await this.#keepFile(fetched, url, type, task, context, findings, signal);
         endedAt = clock.now();
       } else {
-        const body = await fetched.body.read(this.#limits.maxPageBytes);
+        const body = await fetched.body.read(context.limits.maxPageBytes);
         endedAt = clock.now();
         bytes = body.length;
         let content: PageContent = { ...fetched, url, body };
@@ -349,7 +365,7 @@ export class Engine {
         context.admission.forget();
         return { ...facts(), state: "failed", reason: "spider-error", error: error.message };
       }
-      return this.#judge.fetchFailed(error, task, statusCode);
+      return context.judge.fetchFailed(error, task, statusCode);
     }
     findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
     return { ...facts(), state: "done" };

@@ -2,7 +2,7 @@ import { isAscii, isUtf8 } from "node:buffer";
 import type { Dispatcher } from "undici";
 import type { ExchangeTap } from "./archive.js";
 import { ContentDecoder } from "./content-coding.js";
-import { FetchError } from "./errors.js";
+import { FetchError, type FetchPhase } from "./errors.js";
 import { failureOf, type PhaseLimits } from "./fetch-failure.js";
 import type { Metered } from "./rate-watch.js";
 import type { WireHeader } from "./records.js";
@@ -143,20 +143,38 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
       ...(contentType !== undefined && { contentType }),
       body: this.#body,
     });
+    // Neither has a body, whatever its Content-Length says (RFC 9110, 6.4.1 and 8.6), which undici would wait for.
+    if (statusCode === 204 || statusCode === 304) {
+      this.#finish(undefined);
+      this.#body.end();
+    }
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#isOver) return;
     this.#options.tap?.bodyReceived(chunk);
     this.#body?.push(chunk);
   }
 
   onResponseEnd(): void {
+    if (this.#body === undefined) {
+      const told = `${this.#options.url}: its answer ended before its headers did`;
+      this.#fail(new FetchError("network", told, { phase: "headers" }));
+      return;
+    }
     this.#finish(undefined);
-    this.#body?.end();
+    this.#body.end();
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#fail(this.#stopped ?? failureOf(error, this.#options.url, this.#options.limits));
+    const { url, limits } = this.#options;
+    this.#fail(this.#stopped ?? failureOf(error, url, this.#phase, limits));
+  }
+
+  /** How far it has come. */
+  get #phase(): FetchPhase {
+    if (this.#controller === undefined) return "connect";
+    return this.#body === undefined ? "headers" : "body";
   }
 
   #aborted(): FetchError {

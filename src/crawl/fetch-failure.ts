@@ -14,11 +14,13 @@ type Meaning = {
   readonly words: string;
   /** @default "network" */
   readonly reason?: FetchFailure;
+  /** @default how far the fetch had come */
   readonly phase?: FetchPhase;
   /** The same request would meet it again. */
   readonly isPermanent?: true;
 };
 
+const NOT_HTTP: Meaning = { words: "its answer is not HTTP" };
 const UNTRUSTED = "its certificate was signed by nobody who is trusted";
 
 const MEANINGS: Readonly<Record<string, Meaning>> = {
@@ -75,7 +77,7 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
 
 /** Codes that come in families. */
 const FAMILIES: readonly (readonly [RegExp, Meaning])[] = [
-  [/^HPE_/, { words: "its answer is not HTTP" }],
+  [/^HPE_/, NOT_HTTP],
   [/^ERR_HTTP2_/, { words: "the HTTP/2 connection failed" }],
   [/^(ERR_TLS_CERT|CERT_)/, { words: "its certificate is not valid", phase: "connect", isPermanent: true }],
   [/^ERR_(SSL|TLS|OSSL)_/, { words: "no TLS connection could be agreed on", phase: "connect" }],
@@ -88,8 +90,11 @@ export type PhaseLimits = {
   readonly bodyTimeoutMs: number;
 };
 
-/** What undici, Node or the system report of a fetch, in our words. */
-export function failureOf(error: Error, url: string, limits: PhaseLimits): FetchError {
+/**
+ * What undici, Node or the system report of a fetch, in our words.
+ * @param at how far the fetch had come
+ */
+export function failureOf(error: Error, url: string, at: FetchPhase, limits: PhaseLimits): FetchError {
   const cause = innermost(error);
   if (cause instanceof AddressRefusedError) {
     return new FetchError("address", `${url}: ${cause.message}`, { cause, phase: "connect" });
@@ -105,21 +110,24 @@ export function failureOf(error: Error, url: string, limits: PhaseLimits): Fetch
     return new FetchError("network", `${url}: ${cause.message}`, { cause, phase: "connect", retryable });
   }
   const code = codeOf(cause);
-  const meaning = meaningOf(code);
+  const meaning = meaningOf(code, at);
   const said = messageOf(cause).trim();
   if (meaning === undefined) {
-    return new FetchError("network", `${url}: ${said || code || "the connection failed"}`, { cause: error });
+    const message = `${url}: ${said || code || "the connection failed"}`;
+    return new FetchError("network", message, { cause: error, phase: at });
   }
-  const { words, reason = "network", phase, isPermanent = false } = meaning;
+  const { words, reason = "network", phase = at, isPermanent = false } = meaning;
   const retryable = (reason === "network" || reason === "timeout") && !isPermanent;
   return new FetchError(reason, `${url}: ${words} (${detailOf(code, said, limits)})`, {
     cause: error,
     retryable,
-    ...(phase !== undefined && { phase }),
+    phase,
   });
 }
 
-function meaningOf(code: string): Meaning | undefined {
+function meaningOf(code: string, at: FetchPhase): Meaning | undefined {
+  // undici's word for any fault in an answer that had a Content-Length before it.
+  if (code === "UND_ERR_RES_CONTENT_LENGTH_MISMATCH" && at !== "body") return NOT_HTTP;
   return MEANINGS[code] ?? FAMILIES.find(([family]) => family.test(code))?.[1];
 }
 

@@ -78,7 +78,17 @@ export const FETCHER_DEFAULTS: Omit<FetcherOptions, "userAgent" | "ca"> = {
   dnsCacheNames: DNS_DEFAULTS.maxNames,
 };
 
-export type FetchRequest = {
+/** How a host is reached, when not as all others are. */
+export type FetchRoute = {
+  /** Whether HTTP/2 may be spoken, if the server offers it. @default false */
+  readonly http2?: boolean;
+  /** Goes through one of these, in turn for each host; the next one if it fails. */
+  readonly proxies?: readonly HttpProxy[];
+  /** In place of the fetcher's. */
+  readonly timeoutMs?: number;
+};
+
+export type FetchRequest = FetchRoute & {
   /** Absolute, http or https; a fragment is not sent. */
   readonly url: string;
   /** @default "GET" */
@@ -93,12 +103,6 @@ export type FetchRequest = {
   readonly signal?: AbortSignal;
   /** The `accept` header. @default HTML first, then anything */
   readonly accept?: string;
-  /** In place of the fetcher's. */
-  readonly timeoutMs?: number;
-  /** Whether HTTP/2 may be spoken, if the server offers it. @default false */
-  readonly http2?: boolean;
-  /** Goes through one of these, in turn for each host; the next one if it fails. */
-  readonly proxies?: readonly HttpProxy[];
   /** Hears what goes over the wire, a body that is discarded included. */
   readonly tap?: ExchangeTap;
 };

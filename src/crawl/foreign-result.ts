@@ -9,9 +9,10 @@ import type {
   SkipReason,
 } from "./frontier.js";
 import { FAIL_REASONS } from "./frontier.js";
-import { isRetriedStatus, retryAfterMs, retryDelayMs, type TaskLimits } from "./limits.js";
+import { maxAttemptsFor, retryAfterMs, retryClassOf, retryDelayMs, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import type { SpiderRequest } from "./spider.js";
+import { statusInWords } from "./status-words.js";
 import type { TaskEnd } from "./task.js";
 import type { TaskResult } from "./task-result.js";
 import { canonicalUrl } from "./url.js";
@@ -300,13 +301,14 @@ function badStatus(
   url: ResultUrl,
   deps: ForeignResultDeps,
 ): Outcome {
-  const error = `status ${statusCode}`;
+  const error = statusInWords(statusCode);
   const failure = { statusCode, counts: true, state: "failed", reason: "http-status", error } as const;
-  if (!isRetriedStatus(statusCode)) return failure;
+  const retryClass = retryClassOf(statusCode);
+  if (retryClass === undefined) return failure;
   const outcome = tryAgain(failure, url, deps);
   if (statusCode !== 429 && statusCode !== 503) return outcome;
   const { limits, now } = deps;
-  const asked = retryAfterMs(retryAfter, now) ?? retryDelayMs(url.attempts + 1, limits);
+  const asked = retryAfterMs(retryAfter, now) ?? retryDelayMs(retryClass, url.attempts + 1, limits);
   const backoffUntil = now + Math.min(asked, limits.maxRetryDelayMs);
   if (outcome.state !== "queued") return { ...outcome, backoffUntil };
   return { ...outcome, backoffUntil, readyAt: Math.max(outcome.readyAt, backoffUntil) };
@@ -319,14 +321,17 @@ function tryAgain(
   { limits, now }: Omit<ForeignResultDeps, "claims">,
 ): Outcome {
   const attempts = url.attempts + 1;
-  if (attempts >= limits.maxAttempts) return failure;
   const { statusCode } = failure;
+  const retryClass =
+    (statusCode === undefined ? undefined : retryClassOf(statusCode)) ??
+    (failure.reason === "timeout" ? "timeout" : "network");
+  if (attempts >= maxAttemptsFor(retryClass, limits)) return failure;
   return {
     state: "queued",
     counts: true,
     ...(statusCode !== undefined && { statusCode }),
     reason: failure.error,
-    readyAt: now + retryDelayMs(attempts, limits),
+    readyAt: now + retryDelayMs(retryClass, attempts, limits),
   };
 }
 

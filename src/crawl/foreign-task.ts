@@ -1,6 +1,7 @@
 import type { RenderRequest } from "../lib/render-request.js";
 import type { Crawl } from "./crawl.js";
 import type { Task } from "./task.js";
+import { requestAt } from "./task-request.js";
 
 /**
  * A task as a worker in another language is given it, as JSON: what it needs to fetch one page, and a name for
@@ -35,10 +36,8 @@ export type TaskKey = { readonly id: string; readonly token: string };
 
 export function toForeignTask(task: Task, crawl: Pick<Crawl, "spider" | "params">): ForeignTask {
   const { request, target } = task;
-  const url = target?.url ?? task.url;
-  // As for our own workers: headers and bodies are for the host that they were meant for.
-  const mayCarry = target === undefined || new URL(url).host === new URL(task.url).host;
-  const asGet = target?.asGet === true;
+  // As for our own workers.
+  const { url, method, headers, body } = requestAt(target?.url ?? task.url, task, target?.asGet === true);
   return {
     task: encodeTaskKey(task),
     crawl: task.crawl,
@@ -46,9 +45,9 @@ export function toForeignTask(task: Task, crawl: Pick<Crawl, "spider" | "params"
     url,
     depth: task.depth,
     attempt: task.attempts + 1,
-    ...(request?.method !== undefined && !asGet && { method: request.method }),
-    ...(request?.headers !== undefined && mayCarry && { headers: request.headers }),
-    ...(request?.body !== undefined && !asGet && mayCarry && { body: request.body }),
+    ...(method !== undefined && { method }),
+    ...(headers !== undefined && { headers }),
+    ...(body !== undefined && { body }),
     ...(request?.meta !== undefined && { meta: request.meta }),
     ...(request?.render !== undefined && { render: request.render }),
     ...(Object.keys(crawl.params).length > 0 && { params: crawl.params }),

@@ -27,13 +27,15 @@ export class HostPool implements ExchangeWatcher {
   readonly pool: Pool;
   readonly key: string;
   readonly #rates: RateWatch;
+  readonly #onEnded: (ended: HostPool) => void;
   #active = 0;
   #lastUsedAt = performance.now();
 
-  constructor(pool: Pool, key: string, rates: RateWatch) {
+  constructor(pool: Pool, key: string, rates: RateWatch, onEnded: (ended: HostPool) => void) {
     this.pool = pool;
     this.key = key;
     this.#rates = rates;
+    this.#onEnded = onEnded;
   }
 
   get isIdle(): boolean {
@@ -57,6 +59,7 @@ export class HostPool implements ExchangeWatcher {
   ended(exchange: Exchange): void {
     this.#active -= 1;
     this.#rates.remove(exchange);
+    this.#onEnded(this);
   }
 }
 
@@ -74,7 +77,8 @@ export class HostPools {
   readonly #options: HostPoolsOptions;
   readonly #deps: HostPoolsDeps;
   readonly #pools = new Map<string, HostPool>();
-  readonly #closing = new Set<Promise<void>>();
+  /** Out of use: their connections close as soon as nothing runs on them. */
+  readonly #retired = new Map<HostPool, Promise<void>>();
   #sweep: NodeJS.Timeout | undefined;
 
   constructor(options: HostPoolsOptions, deps: HostPoolsDeps) {
@@ -111,7 +115,7 @@ export class HostPools {
   /** Makes room: closes pools without requests, however recently they were used. */
   closeIdle(): void {
     for (const entry of this.#pools.values()) {
-      if (entry.isIdle) this.#close(entry);
+      if (entry.isIdle) this.#retire(entry);
     }
   }
 
@@ -119,9 +123,9 @@ export class HostPools {
   async destroy(): Promise<void> {
     clearInterval(this.#sweep);
     this.#sweep = undefined;
-    const pools = [...this.#pools.values()].map(({ pool }) => pool.destroy());
+    const all = [...this.#pools.values(), ...this.#retired.keys()];
     this.#pools.clear();
-    await Promise.all([...pools, ...this.#closing]);
+    await Promise.all([...all.map(({ pool }) => pool.destroy()), ...this.#retired.values()]);
   }
 
   #open(origin: string, prefix: string, route: Route | undefined): HostPool {
@@ -132,9 +136,15 @@ export class HostPools {
     const { connectionsPerHost, headersTimeoutMs, bodyTimeoutMs, maxHeaderBytes } = this.#options;
     const { connector, tunnels, rates } = this.#deps;
     const http2 = route?.http2 === true;
+    const connect =
+      route?.proxy === undefined ? connector.asUndici(http2) : tunnels.asUndici(route.proxy, http2);
     const pool = new Pool(origin, {
       connections: connectionsPerHost,
-      connect: route?.proxy === undefined ? connector.asUndici(http2) : tunnels.asUndici(route.proxy, http2),
+      // undici takes a request that was aborted for one that waits again, and would connect for it.
+      connect: (target, callback) => {
+        if (opened.isIdle) queueMicrotask(() => callback(new Error("nobody waits for a connection"), null));
+        else connect(target, callback);
+      },
       // One request a connection, with HTTP/2 too: what goes wrong with one must not meet others.
       pipelining: 1,
       allowH2: http2,
@@ -144,7 +154,10 @@ export class HostPools {
       keepAliveTimeout: KEEP_ALIVE_MS,
       keepAliveMaxTimeout: MAX_KEEP_ALIVE_MS,
     });
-    const opened = new HostPool(pool, key, rates);
+    const opened = new HostPool(pool, key, rates, (ended) => {
+      // Somebody waits for a connection, and this pool may hold one that it does not use just now.
+      if (connector.isAwaited) this.#retire(ended);
+    });
     this.#pools.set(key, opened);
     this.#sweep ??= setInterval(() => this.#closeUnused(), IDLE_MS / 2).unref();
     return opened;
@@ -156,24 +169,25 @@ export class HostPools {
     for (const entry of this.#pools.values()) {
       if (entry.isIdle && (least === undefined || entry.lastUsedAt < least.lastUsedAt)) least = entry;
     }
-    if (least !== undefined) this.#close(least);
+    if (least !== undefined) this.#retire(least);
   }
 
   /** HTTP/2 connections among them, which nobody else closes. */
   #closeUnused(): void {
     const before = performance.now() - IDLE_MS;
     for (const entry of this.#pools.values()) {
-      if (entry.isIdle && entry.lastUsedAt < before) this.#close(entry);
+      if (entry.isIdle && entry.lastUsedAt < before) this.#retire(entry);
     }
     if (this.#pools.size > 0) return;
     clearInterval(this.#sweep);
     this.#sweep = undefined;
   }
 
-  #close(entry: HostPool): void {
-    this.#pools.delete(entry.key);
-    const closing: Promise<void> = entry.pool.close().finally(() => this.#closing.delete(closing));
-    this.#closing.add(closing);
+  #retire(entry: HostPool): void {
+    if (this.#retired.has(entry)) return;
+    if (this.#pools.get(entry.key) === entry) this.#pools.delete(entry.key);
+    const closed = entry.pool.close().finally(() => this.#retired.delete(entry));
+    this.#retired.set(entry, closed);
   }
 }
 

@@ -1,3 +1,19 @@
+/**
+ * Classes of failure that another attempt may cure: no connection or a broken one, a name that does not resolve, no
+ * answer in time, and statuses (408 and 425 are `status4xx`).
+ */
+export type RetryClass = "network" | "dns" | "timeout" | "status429" | "status4xx" | "status5xx";
+
+/** How failures of one class are tried again. What is left out is as for all of them. */
+export type RetryRule = {
+  /** Fetches of the URL in all, whatever the others failed by, after which such a failure is its end. */
+  readonly attempts?: number;
+  /** Wait before the second attempt, doubled for each further one, in milliseconds. */
+  readonly delayMs?: number;
+  /** Longest wait, in milliseconds. */
+  readonly maxDelayMs?: number;
+};
+
 /** Bounds of one task. A user may change each; all have a default. */
 export type TaskLimits = {
   /** Body bytes of a page, on the wire and after decoding. @default 16 MiB */
@@ -14,6 +30,8 @@ export type TaskLimits = {
   readonly retryDelayMs: number;
   /** Longest wait between attempts, and longest `Retry-After` obeyed, in milliseconds. @default 600_000 */
   readonly maxRetryDelayMs: number;
+  /** Where classes of failure differ from that. */
+  readonly retry?: { readonly [Class in RetryClass]?: RetryRule };
   /** Time for a spider to deal with one page, in milliseconds. @default 30_000 */
   readonly spiderTimeoutMs: number;
   /** Items, requests and files from one page. @default 20_000 */
@@ -46,9 +64,31 @@ export const DEFAULT_TASK_LIMITS: TaskLimits = {
   rememberedUrls: 100_000,
 };
 
-/** The wait before the next attempt, after so many were made, in milliseconds. */
-export function retryDelayMs(attempts: number, limits: TaskLimits): number {
-  return Math.min(limits.maxRetryDelayMs, limits.retryDelayMs * 2 ** Math.max(0, attempts - 1));
+/** Fetches of a URL after which a failure of this class ends it. */
+export function maxAttemptsFor(failure: RetryClass, limits: TaskLimits): number {
+  return limits.retry?.[failure]?.attempts ?? limits.maxAttempts;
+}
+
+/**
+ * The wait before the next attempt, after so many were made, in milliseconds: doubled each time, and up to a quarter
+ * longer by chance, so that what failed together is not tried again together.
+ */
+export function retryDelayMs(
+  failure: RetryClass,
+  attempts: number,
+  limits: TaskLimits,
+  random: () => number = Math.random,
+): number {
+  const { delayMs = limits.retryDelayMs, maxDelayMs = limits.maxRetryDelayMs } =
+    limits.retry?.[failure] ?? {};
+  const doubledMs = delayMs * 2 ** Math.max(0, attempts - 1);
+  return Math.min(maxDelayMs, Math.round(doubledMs * (1 + random() / 4)));
+}
+
+/** The class of a status; undefined when it would be the same the next time. */
+export function retryClassOf(statusCode: number): RetryClass | undefined {
+  if (!isRetriedStatus(statusCode)) return undefined;
+  return statusCode === 429 ? "status429" : statusCode < 500 ? "status4xx" : "status5xx";
 }
 
 /** Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). */

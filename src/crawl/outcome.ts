@@ -1,9 +1,17 @@
 import type { Clock } from "../lib/clock.js";
-import { FetchError, RenderError } from "./errors.js";
+import { ConnectionsBusyError, FetchError, RenderError } from "./errors.js";
 import type { Fetched } from "./fetcher.js";
 import type { FailReason, RedirectTarget, SkipReason } from "./frontier.js";
 import type { TroubleReport } from "./host-health.js";
-import { isRetriedStatus, retryAfterMs, retryDelayMs, type TaskLimits } from "./limits.js";
+import {
+  maxAttemptsFor,
+  type RetryClass,
+  retryAfterMs,
+  retryClassOf,
+  retryDelayMs,
+  type TaskLimits,
+} from "./limits.js";
+import { statusInWords } from "./status-words.js";
 import type { Task } from "./task.js";
 
 /** What a task came to, before it is put into records. */
@@ -34,26 +42,29 @@ type Otherwise =
 export class AttemptJudge {
   readonly #clock: Clock;
   readonly #limits: TaskLimits;
+  readonly #random: () => number;
 
-  constructor(clock: Clock, limits: TaskLimits) {
+  /** @param random from 0 to 1, for the part of a wait that is left to chance */
+  constructor(clock: Clock, limits: TaskLimits, random: () => number = Math.random) {
     this.#clock = clock;
     this.#limits = limits;
+    this.#random = random;
   }
 
   /** The server answered, but with neither a page nor a redirect. */
   badStatus(fetched: Fetched, task: Task): Outcome {
     const now = this.#clock.now();
     const { statusCode } = fetched;
-    const failure = { state: "failed", reason: "http-status", error: `status ${statusCode}` } as const;
-    if (!isRetriedStatus(statusCode)) {
-      return { ...failure, endedAt: now, statusCode, counts: true };
-    }
-    const outcome = this.tryAgain(task, now, failure, undefined, statusCode);
+    const error = statusInWords(statusCode);
+    const failure = { state: "failed", reason: "http-status", error } as const;
+    const retryClass = retryClassOf(statusCode);
+    if (retryClass === undefined) return { ...failure, endedAt: now, statusCode, counts: true };
+    const outcome = this.#tryAgain(retryClass, task, now, failure, statusCode);
     if (statusCode !== 429 && statusCode !== 503) return outcome;
     const askedMs = retryAfterMs(fetched.headers["retry-after"], now) ?? 0;
-    const waitMs = askedMs > 0 ? askedMs : retryDelayMs(task.attempts + 1, this.#limits);
+    const waitMs = askedMs > 0 ? askedMs : this.#waitMs(retryClass, task.attempts + 1);
     const backoffUntil = now + Math.min(waitMs, this.#limits.maxRetryDelayMs);
-    const trouble = { kind: askedMs > 0 ? "asked" : "overloaded", why: `status ${statusCode}` } as const;
+    const trouble = { kind: askedMs > 0 ? "asked" : "overloaded", why: error } as const;
     if (outcome.state !== "queued") return { ...outcome, backoffUntil, trouble };
     return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
   }
@@ -68,28 +79,45 @@ export class AttemptJudge {
     }
     const failure = { state: "failed", reason: error.reason, error: error.message } as const;
     if (!error.retryable) return { ...facts, ...failure };
-    const outcome = this.tryAgain(task, endedAt, failure, undefined, statusCode);
+    const outcome = this.#tryAgain(classOf(error), task, endedAt, failure, statusCode);
     const why = statusCode === undefined && error instanceof FetchError ? silenceOf(error) : undefined;
     return why === undefined ? outcome : { ...outcome, trouble: { kind: "silent", why } };
   }
 
-  /** Another attempt after a wait, or this end if there were enough. */
-  tryAgain(
+  /**
+   * robots.txt could not be had: another attempt after a wait, or this end if there were enough.
+   * @param failReason why not, if the URL then fails by that
+   */
+  withoutRobots(task: Task, endedAt: number, error: string, failReason?: FailReason): Outcome {
+    const end: Otherwise =
+      failReason === undefined
+        ? { state: "skipped", reason: "robots", error }
+        : { state: "failed", reason: failReason, error };
+    return this.#tryAgain(failReason === "timeout" ? "timeout" : "network", task, endedAt, end);
+  }
+
+  #tryAgain(
+    retryClass: RetryClass,
     task: Task,
     endedAt: number,
     otherwise: Otherwise,
-    failReason?: FailReason,
     statusCode?: number,
   ): Outcome {
     const attempts = task.attempts + 1;
     const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
-    if (attempts >= this.#limits.maxAttempts) {
-      if (failReason === undefined) return { ...facts, ...otherwise };
-      return { ...facts, state: "failed", reason: failReason, error: otherwise.error };
-    }
-    const readyAt = endedAt + retryDelayMs(attempts, this.#limits);
+    if (attempts >= maxAttemptsFor(retryClass, this.#limits)) return { ...facts, ...otherwise };
+    const readyAt = endedAt + this.#waitMs(retryClass, attempts);
     return { ...facts, state: "queued", reason: otherwise.error, readyAt };
   }
+
+  #waitMs(retryClass: RetryClass, attempts: number): number {
+    return retryDelayMs(retryClass, attempts, this.#limits, this.#random);
+  }
+}
+
+function classOf(error: FetchError | RenderError): RetryClass {
+  if (error instanceof FetchError && error.phase === "dns") return "dns";
+  return error.reason === "timeout" ? "timeout" : "network";
 }
 
 /** Failures that mean that nobody was there, and what they are called. Not a connection that broke off. */
@@ -104,7 +132,8 @@ const SILENCES: Readonly<Record<string, string>> = {
 
 /** How a host was silent in a fetch that brought no status; undefined if it was not. */
 function silenceOf({ reason, cause }: FetchError): string | undefined {
-  if (reason === "timeout") return "no answer in time";
+  // That all connections were in use is no fault of the host.
+  if (reason === "timeout") return cause instanceof ConnectionsBusyError ? undefined : "no answer in time";
   return reason === "network" ? SILENCES[codeOf(cause)] : undefined;
 }
 

@@ -15,7 +15,7 @@ export type RateWatchOptions = {
   readonly windowMs: number;
 };
 
-type Window = { startedAt: number; bytes: number | undefined };
+type Window = { readonly startedAt: number; readonly bytes: number };
 
 /** Looks at each body so many times in a window. */
 const LOOKS = 5;
@@ -26,7 +26,8 @@ const LOOKS = 5;
  */
 export class RateWatch {
   readonly #options: RateWatchOptions;
-  readonly #windows = new Map<Metered, Window>();
+  /** Undefined until it was looked at: most bodies are over before that. */
+  readonly #windows = new Map<Metered, Window | undefined>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: RateWatchOptions) {
@@ -36,7 +37,7 @@ export class RateWatch {
   add(metered: Metered): void {
     const { minBytesPerSecond, windowMs } = this.#options;
     if (minBytesPerSecond === 0) return;
-    this.#windows.set(metered, { startedAt: 0, bytes: undefined });
+    this.#windows.set(metered, undefined);
     this.#timer ??= setInterval(() => this.#look(), Math.max(10, windowMs / LOOKS)).unref();
   }
 
@@ -54,19 +55,17 @@ export class RateWatch {
     for (const [metered, window] of this.#windows) this.#judge(metered, window, now);
   }
 
-  #judge(metered: Metered, window: Window, now: number): void {
+  #judge(metered: Metered, window: Window | undefined, now: number): void {
     const { minBytesPerSecond, windowMs } = this.#options;
     const bytes = metered.meter();
-    if (bytes === undefined || window.bytes === undefined) {
-      window.startedAt = now;
-      window.bytes = bytes;
+    if (bytes === undefined || window === undefined) {
+      this.#windows.set(metered, bytes === undefined ? undefined : { startedAt: now, bytes });
       return;
     }
     const ms = now - window.startedAt;
     if (ms < windowMs) return;
+    this.#windows.set(metered, { startedAt: now, bytes });
     const came = bytes - window.bytes;
-    window.startedAt = now;
-    window.bytes = bytes;
     if (came < (minBytesPerSecond * ms) / 1_000) metered.tooSlow(came, Math.round(ms));
   }
 }

@@ -2,6 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Crawl } from "./crawl.js";
+import type { FetchProfile } from "./fetch-profile.js";
 import type { Fetched } from "./fetcher.js";
 import type { HostState } from "./host-state.js";
 import type { AttemptJudge, Outcome } from "./outcome.js";
@@ -19,23 +20,29 @@ export type RobotsGateDeps = {
   readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
 };
 
+/** On whose behalf is asked. */
+export type RobotsAsker = {
+  readonly crawl: Crawl;
+  /** Says what becomes of a URL while its robots.txt cannot be had. */
+  readonly judge: AttemptJudge;
+  readonly profile: Pick<FetchProfile, "route"> | undefined;
+};
+
 /** What sites say to robots, asked as far as a crawl obeys it: before a fetch, and of what was fetched. */
 export class RobotsGate {
   readonly #deps: RobotsGateDeps;
-  readonly #judge: AttemptJudge;
   /** Crawls, and hosts of crawls, of which was said that their robots.txt is not asked. */
   readonly #unasked = new LRUCache<string, true>({ max: 10_000 });
 
-  constructor(deps: RobotsGateDeps, judge: AttemptJudge) {
+  constructor(deps: RobotsGateDeps) {
     this.#deps = deps;
-    this.#judge = judge;
   }
 
   /** What robots.txt has against it; undefined if nothing. */
   async ask(
     url: string,
     task: Task,
-    crawl: Crawl,
+    { crawl, judge, profile }: RobotsAsker,
     findings: Findings,
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
@@ -45,7 +52,7 @@ export class RobotsGate {
     }
     const { clock, robots } = this.#deps;
     try {
-      const answer = await robots.check(url, signal);
+      const answer = await robots.check(url, signal, profile?.route);
       // Of a robots.txt that could not be had nothing was learnt: the host's lane stays as narrow as it is.
       if (answer.verdict !== "disallow") this.#learn(task, answer.crawlDelayMs, findings);
       if (answer.allowed) return undefined;
@@ -55,8 +62,7 @@ export class RobotsGate {
         return { state: "skipped", reason: "robots", error: line, endedAt, counts: false };
       }
       const error = answer.error ?? "robots.txt could not be had";
-      const end = { state: "skipped", reason: "robots", error } as const;
-      const outcome = this.#judge.tryAgain(task, endedAt, end, answer.failure);
+      const outcome = judge.withoutRobots(task, endedAt, error, answer.failure);
       if (answer.failure !== undefined) {
         return { ...outcome, trouble: { kind: "silent", why: "no answer to robots.txt" } };
       }
@@ -66,7 +72,7 @@ export class RobotsGate {
       if (outcome.state !== "queued") return { ...outcome, backoffUntil, trouble };
       return { ...outcome, backoffUntil, trouble, readyAt: Math.max(outcome.readyAt, backoffUntil) };
     } catch (error) {
-      return this.#judge.fetchFailed(error, task);
+      return judge.fetchFailed(error, task);
     }
   }
 

@@ -2,7 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import { FetchError } from "./errors.js";
-import type { Fetched, Fetcher } from "./fetcher.js";
+import type { Fetched, Fetcher, FetchRoute } from "./fetcher.js";
 import { Fifo } from "./fifo.js";
 import type { FailReason } from "./frontier.js";
 import { isRetriedStatus, retryAfterMs } from "./limits.js";
@@ -139,12 +139,13 @@ export class Robots {
 
   /**
    * Whether a URL may be fetched. Costs a look-up when its host is known.
+   * @param route how the host is reached, if it must be asked and not plainly
    * @throws FetchError `address` when the host may not be connected to, or `network` once the signal is aborted
    */
-  async check(url: string, signal?: AbortSignal): Promise<RobotsAnswer> {
+  async check(url: string, signal?: AbortSignal, route?: FetchRoute): Promise<RobotsAnswer> {
     const pathStart = url.indexOf("/", 8);
     const origin = pathStart < 0 ? url : url.slice(0, pathStart);
-    const known = this.#fresh(origin) ?? (await this.#readOnce(origin, signal));
+    const known = this.#fresh(origin) ?? (await this.#readOnce(origin, signal, route));
     const { rules, verdict, fetchedAt, error, failure, backoffUntil } = known;
     const target = pathStart < 0 ? "/" : withoutFragment(url, pathStart);
     const isForbidden = !rules.allows(target);
@@ -177,21 +178,21 @@ export class Robots {
   }
 
   /** Whoever asks for an origin that is being read waits for that; one who leaves does not stop the rest. */
-  #readOnce(origin: string, signal: AbortSignal | undefined): Promise<Known> {
+  #readOnce(origin: string, signal: AbortSignal | undefined, route?: FetchRoute): Promise<Known> {
     let reading = this.#reading.get(origin);
     if (reading === undefined) {
-      reading = this.#readInTurn(origin).finally(() => this.#reading.delete(origin));
+      reading = this.#readInTurn(origin, route).finally(() => this.#reading.delete(origin));
       this.#reading.set(origin, reading);
     }
     return signal === undefined ? reading : orAborted(reading, origin, signal);
   }
 
-  async #readInTurn(origin: string): Promise<Known> {
+  async #readInTurn(origin: string, route: FetchRoute | undefined): Promise<Known> {
     if (this.#underWay >= this.#options.maxAtOnce) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     } else this.#underWay += 1;
     try {
-      return await this.#read(origin);
+      return await this.#read(origin, route);
     } finally {
       const next = this.#waiting.shift();
       // Whoever waits takes over the place.
@@ -200,12 +201,12 @@ export class Robots {
     }
   }
 
-  async #read(origin: string): Promise<Known> {
+  async #read(origin: string, route: FetchRoute | undefined): Promise<Known> {
     const held = this.#known.peek(origin);
     const stored = await this.#readStore(origin);
     if (stored !== undefined && stored.expiresAt > this.#deps.clock.now()) return this.#keep(origin, stored);
 
-    const reading = await this.#readHost(origin);
+    const reading = await this.#readHost(origin, route);
     const now = this.#deps.clock.now();
     if (reading.verdict === "disallow") {
       // Not stored: another worker may reach the host, and will want its own word for why not.
@@ -266,11 +267,11 @@ export class Robots {
   }
 
   /** Reads it from the host, following redirects wherever addresses may be connected to. */
-  async #readHost(origin: string): Promise<Reading> {
+  async #readHost(origin: string, route: FetchRoute | undefined): Promise<Reading> {
     let url = `${origin}/robots.txt`;
     try {
       for (let hops = 0; hops <= this.#options.maxRedirects; hops += 1) {
-        const fetched = await this.#deps.fetcher.fetch({ url, accept: "text/plain,*/*;q=0.5" });
+        const fetched = await this.#deps.fetcher.fetch({ url, accept: "text/plain,*/*;q=0.5", ...route });
         const { statusCode, headers } = fetched;
         if (!REDIRECTS.has(statusCode)) return await this.#judge(fetched);
         fetched.body.discard();

@@ -105,7 +105,6 @@ export class Tunnels {
         path: authority,
         headers,
         setHost: false,
-        agent: false,
         maxHeaderSize: MAX_HEADER_BYTES,
         createConnection: () => socket,
       });

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import type { CrawlRequest } from "../crawl/crawl-request.js";
+import { withoutSecrets } from "../crawl/fetch-options.js";
 import type { NewUrl, SkipReason } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/url.js";
@@ -389,10 +390,12 @@ export function viewOf(record: CrawlRecord): CrawlView {
     startedAt,
     finishedAt,
     finishReason,
+    fetch,
     ...rest
   } = record;
   return {
     ...rest,
+    ...(fetch !== undefined && { fetch: withoutSecrets(fetch) }),
     name: name ?? null,
     nodes: nodes ?? { mode: "any", ids: [] },
     createdAt: new Date(createdAt).toISOString(),

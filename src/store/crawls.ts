@@ -12,6 +12,7 @@ import {
   NO_COUNTS,
 } from "../crawl/crawl.js";
 import type { CrawlChanges } from "../crawl/crawl-changes.js";
+import type { FetchOptions } from "../crawl/fetch-options.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
@@ -35,8 +36,10 @@ import type { UrlDocument } from "./url-document.js";
 export type CrawlNodes = { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
 
 /** A crawl as it is stored. Instants in milliseconds since the epoch. */
-export type CrawlDocument = Omit<CrawlSpec, "params"> & {
+export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly _id: string;
+  /** As JSON text, for the same reason as `params`. */
+  readonly fetch?: string;
   /** As JSON text: its members may have names that MongoDB refuses. */
   readonly params: string;
   readonly status: CrawlStatus;
@@ -632,12 +635,13 @@ export class Crawls {
     };
   }
 
-  #newDocument(spec: CrawlSpec, options: CreateOptions): CrawlDocument {
+  #newDocument({ fetch, ...spec }: CrawlSpec, options: CreateOptions): CrawlDocument {
     const now = this.#deps.clock.now();
     return {
       _id: options.id ?? newCrawlId(now),
       ...spec,
       params: JSON.stringify(spec.params),
+      ...(fetch !== undefined && { fetch: JSON.stringify(fetch) }),
       status: "running",
       generation: 1,
       createdAt: now,
@@ -668,12 +672,18 @@ function toRecord(document: CrawlDocument): CrawlRecord {
   const {
     _id,
     params,
+    fetch,
     reserved: _reserved,
     reservedAt: _reservedAt,
     idempotency: _idempotency,
     ...fields
   } = document;
-  return { id: _id, ...fields, params: JSON.parse(params) as Record<string, unknown> };
+  return {
+    id: _id,
+    ...fields,
+    params: JSON.parse(params) as Record<string, unknown>,
+    ...(fetch !== undefined && { fetch: JSON.parse(fetch) as FetchOptions }),
+  };
 }
 
 /** In batches, so that no single command runs for long. */

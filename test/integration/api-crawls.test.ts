@@ -13,6 +13,42 @@ afterAll(async () => {
 
 const SEEDS = ["http://site.test/"];
 
+describe("a crawl's fetch options", () => {
+  it("are kept, and shown without what is secret", async () => {
+    const fetch = {
+      headers: { "x-key": "s3cret" },
+      auth: { "site.test": { username: "me", password: "s3cret" }, "http://b.test": { bearer: "s3cret" } },
+      proxies: ["http://me:s3cret@proxy.test:3128"],
+      cookies: true,
+      retry: { dns: { attempts: 5 } },
+    };
+    const { status, body: crawl } = await master.post("/api/v1/crawls", { seeds: SEEDS, fetch });
+    expect(status).toBe(201);
+    const shown = (await master.get(`/api/v1/crawls/${crawl.id}`)).body;
+    const list = (await master.get("/api/v1/crawls")).body;
+    expect(JSON.stringify([crawl, shown, list])).not.toContain("s3cret");
+    expect(shown.fetch).toEqual({
+      headers: { "x-key": "***" },
+      auth: {
+        "https://site.test": { username: "me", password: "***" },
+        "http://b.test": { bearer: "***" },
+      },
+      proxies: ["http://proxy.test:3128"],
+      cookies: true,
+      retry: { dns: { attempts: 5 } },
+    });
+  });
+
+  it("are refused by name, without their secrets", async () => {
+    const fetch = { proxies: ["socks5://me:s3cret@proxy.test"], headers: { authorization: "s3cret" } };
+    const answer = await master.post("/api/v1/crawls", { seeds: SEEDS, fetch });
+    expect(answer.status).toBe(400);
+    const fields = answer.body.errors.map((error: { field: string }) => error.field);
+    expect(fields.sort()).toEqual(["fetch.headers.authorization", "fetch.proxies.0"]);
+    expect(JSON.stringify(answer.body)).not.toContain("s3cret");
+  });
+});
+
 describe("PATCH /crawls/:id", () => {
   it("changes what is named, takes away what is null, and leaves the rest", async () => {
     const { body: crawl } = await master.post("/api/v1/crawls", {

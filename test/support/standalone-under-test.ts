@@ -1,11 +1,12 @@
 import { mkdtemp, rm } from "node:fs/promises";
+import type { LookupFunction } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { Writable } from "node:stream";
 import type { z } from "zod";
 import { crawlRequest } from "../../src/crawl/crawl-request.js";
 import type { SpiderCatalog } from "../../src/crawl/engine.js";
-import { Fetcher } from "../../src/crawl/fetcher.js";
+import { Fetcher, type FetcherOptions } from "../../src/crawl/fetcher.js";
 import type { TaskLimits } from "../../src/crawl/limits.js";
 import type { Spider } from "../../src/crawl/spider.js";
 import { systemClock } from "../../src/lib/clock.js";
@@ -28,6 +29,8 @@ export async function crawlStandalone(
     readonly spiders?: readonly Spider[];
     readonly limits?: Partial<TaskLimits>;
     readonly userAgent?: string;
+    readonly fetcher?: Partial<FetcherOptions>;
+    readonly resolve?: LookupFunction;
   } = {},
 ): Promise<StandaloneOutcome> {
   const { nodes: _nodes, ...spec } = crawlRequest.parse(request);
@@ -47,7 +50,10 @@ export async function crawlStandalone(
       filesFolder: path.join(folder, "files"),
     },
     {
-      fetcher: new Fetcher({ userAgent, allowedNetworks: ["127.0.0.0/8"] }),
+      fetcher: new Fetcher(
+        { userAgent, allowedNetworks: ["127.0.0.0/8"], ...options.fetcher },
+        options.resolve === undefined ? {} : { resolve: options.resolve },
+      ),
       spiders,
       items: new ItemWriter(collector(lines), "memory"),
       clock: systemClock,
