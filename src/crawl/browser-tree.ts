@@ -11,6 +11,9 @@ type BrowserParser = { readonly $: CheerioAPI; readonly adapter: TreeAdapter };
  */
 const MAX_OPEN_ELEMENTS = 2_048;
 
+/** Fewer nodes than of the page's own tree, because it holds the event loop until it is built. */
+export const BROWSER_TREE_DEFAULTS: TreeLimits = { maxDepth: 512, maxNodes: 200_000 };
+
 let parser: Promise<BrowserParser> | undefined;
 
 /**

@@ -6,9 +6,11 @@ import type { Metrics } from "../lib/metrics.js";
 import { traceFields } from "../lib/trace-context.js";
 import { TaskArchive } from "./archive.js";
 import { type Crawl, INBOX } from "./crawl.js";
+import { Documents } from "./documents.js";
 import { FetchError, SpiderError, StorageError } from "./errors.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
+import { FileView } from "./file-view.js";
 import type { Frontier } from "./frontier.js";
 import type { HostState } from "./host-state.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
@@ -24,7 +26,7 @@ import type { Robots } from "./robots.js";
 import type { RobotsDirectives } from "./robots-directives.js";
 import { RobotsGate } from "./robots-gate.js";
 import { SitemapDiscovery } from "./sitemap-discovery.js";
-import type { Spider, SpiderFile } from "./spider.js";
+import type { Spider } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
 import type { Task } from "./task.js";
 import { type Findings, nothingFound, type TaskResult, TaskResults } from "./task-result.js";
@@ -44,6 +46,8 @@ export type EngineDeps = {
   readonly renderer?: PageRenderer;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Reads articles and PDFs for spiders that want them. @default a thread of its own, when it is needed */
+  readonly documents?: Documents;
   readonly metrics?: Metrics;
   /** Told now and then how much of a file has come, while that takes long. */
   readonly onProgress?: (task: Task, bytes: number) => void;
@@ -84,6 +88,7 @@ export class Engine {
   readonly #admissions = new LRUCache<string, Admission>({ max: 16 });
   readonly #judge: AttemptJudge;
   readonly #results: TaskResults;
+  readonly #documents: Documents;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
   readonly #gate: RobotsGate;
@@ -94,6 +99,7 @@ export class Engine {
     this.#results = new TaskResults(deps.node);
     this.#judge = new AttemptJudge(deps.clock, this.#limits);
     this.#gate = new RobotsGate(deps, this.#judge);
+    this.#documents = deps.documents ?? new Documents();
   }
 
   /**
@@ -428,10 +434,10 @@ export class Engine {
     findings.archive?.bodyIsStored(content);
     const { spider } = context;
     if (spider.file !== undefined) {
-      const { id, sha256, bytes } = record;
       const foundOn = task.parent ?? task.url;
       const meta = task.request?.meta ?? {};
-      const file: SpiderFile = { url, id, name, bytes, sha256, contentType, foundOn, meta };
+      const parts = { record, url, foundOn, meta, files, documents: this.#documents, signal };
+      const file = new FileView(parts);
       await this.#spiderRun(task, context, findings, signal).onFile(file);
     }
     return content.bytes;
@@ -473,6 +479,7 @@ export class Engine {
       contentType,
       body,
       ...(rendered !== undefined && { rendered }),
+      documents: this.#documents,
       log: loggerOf(task, this.#deps.logger),
       signal,
     });

@@ -97,8 +97,9 @@ export class ParsedPage {
     if (tree === "page") {
       this.#$ = selectorOver(await buildTreeInSlices(this.text, this.#limits, slices));
     } else if (tree === "browser") {
-      const { buildBrowserTree } = await import("./browser-tree.js");
-      this.#$ = selectorOver(await buildBrowserTree(this.text, this.#limits));
+      const { BROWSER_TREE_DEFAULTS, buildBrowserTree } = await import("./browser-tree.js");
+      const limits = { ...BROWSER_TREE_DEFAULTS, ...this.#options.limits };
+      this.#$ = selectorOver(await buildBrowserTree(this.text, limits));
     }
   }
 

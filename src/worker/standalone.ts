@@ -352,6 +352,11 @@ export class FolderFileStore implements FileStore {
     }
   }
 
+  async open(contentId: string): Promise<AsyncIterable<Uint8Array>> {
+    const file = await open(path.join(this.#folder, path.basename(contentId)), "r");
+    return file.createReadStream();
+  }
+
   async discard(contentId: string): Promise<void> {
     const left = (this.#saved.get(contentId) ?? 0) - 1;
     this.#saved.set(contentId, left);
