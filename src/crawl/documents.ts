@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { messageOf } from "../lib/errors.js";
+import type { Service } from "../lib/service.js";
 import type { DocumentAnswer, DocumentJob, DocumentResults } from "./document-job.js";
 import { DocumentError, type DocumentFailure } from "./errors.js";
 
@@ -42,7 +43,8 @@ const MEMORY_LOOK_MS = 50;
  * gigabytes over what is made to hurt them. A thread that takes too long, or too much, is ended, and the next
  * document gets a new one; nothing runs while there is nothing to read.
  */
-export class Documents {
+export class Documents implements Service {
+  readonly name = "documents";
   readonly #options: Required<DocumentOptions>;
   readonly #waiting: Waiting[] = [];
   #worker: Worker | undefined;
@@ -54,6 +56,9 @@ export class Documents {
   constructor(options: DocumentOptions = {}) {
     this.#options = { ...DEFAULTS, ...options };
   }
+
+  /** Nothing yet: the thread comes with the first document. */
+  async start(): Promise<void> {}
 
   get maxFileBytes(): number {
     return this.#options.maxFileBytes;

@@ -37,13 +37,12 @@ describe("the visible text of a page", () => {
   });
 
   it.each([
-    ["deep", "<div>".repeat(100_000), 5],
-    ["big", "<p>some text</p>".repeat(600_000), 5_000_000],
+    ["deep", "<div>".repeat(100_000), 0],
+    ["big", "<p>some text</p>".repeat(600_000), 9 * 600_000 + 599_999],
     ["unclosed", `<svg>${"<g>".repeat(100_000)}`, 0],
     ["full of references", "&amp;".repeat(1_000_000), 1_000_000],
   ])("comes of a page that is %s", (_what, html, length) => {
-    const text = visible(`${html}`);
-    expect(text.length).toBeLessThanOrEqual(Math.max(length, 5_400_000));
+    expect(visible(html)).toHaveLength(length);
   });
 });
 
