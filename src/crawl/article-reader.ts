@@ -1,5 +1,6 @@
+import { buildBrowserTree } from "./browser-tree.js";
 import { DOCUMENT_BOUNDS } from "./document-job.js";
-import { buildTree, selectorOver } from "./page-tree.js";
+import { selectorOver } from "./page-tree.js";
 import type { Article } from "./spider.js";
 
 /** Nothing of these is read, and some of them are long. */
@@ -40,7 +41,8 @@ export async function writeMarkdown(text: string, url: string): Promise<string> 
 /** A document that no page can make too deep or too big, with its links absolute. */
 async function documentOf(text: string, url: string, unwanted: string) {
   const { maxMarkup, maxNodes, maxDepth } = DOCUMENT_BOUNDS;
-  const tree = buildTree(text.slice(0, maxMarkup), { maxNodes, maxDepth });
+  // Readability expects what a browser would give it: many pages leave out their `body`.
+  const tree = await buildBrowserTree(text.slice(0, maxMarkup), { maxNodes, maxDepth });
   const $ = selectorOver(tree);
   $(unwanted).remove();
   const stated = $("base[href]").attr("href") ?? "";
@@ -54,10 +56,8 @@ async function documentOf(text: string, url: string, unwanted: string) {
       if (URL.canParse(value, base)) $(element).attr(name, new URL(value, base).href);
     });
   }
-  const hasHtml = $("html").length > 0;
-  const markup = hasHtml ? $.html() : `<html><body>${$.html()}</body></html>`;
   const { parseHTML } = await import("linkedom");
-  return parseHTML(markup).document;
+  return parseHTML($.html()).document;
 }
 
 async function markdownOf(html: string): Promise<string> {

@@ -13,7 +13,7 @@ export type DocumentOptions = {
   readonly maxFileBytes?: number;
   /** How long the thread is kept when it has nothing to do, in milliseconds. @default 30_000 */
   readonly idleMs?: number;
-  /** Documents that may wait for the thread. @default 64 */
+  /** Documents that may wait for the thread. @default 256 */
   readonly maxWaiting?: number;
   /** The thread's program. @default the one that is built beside this file */
   readonly program?: URL;
@@ -30,7 +30,7 @@ const DEFAULTS = {
   maxMemoryMb: 256,
   maxFileBytes: 33_554_432,
   idleMs: 30_000,
-  maxWaiting: 64,
+  maxWaiting: 256,
   program: new URL("./document-thread.js", import.meta.url),
 } satisfies Required<DocumentOptions>;
 

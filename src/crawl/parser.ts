@@ -13,7 +13,7 @@ export type ParsedSelector = CheerioAPI;
 
 /**
  * Whose tree `$` is over. `page`: htmlparser2's, which holds what the page says, and not the `html`, `body` or `tbody`
- * that a browser adds where they were left out. `browser`: parse5's, which is a browser's; it costs twice as much.
+ * that a browser adds where they were left out. `browser`: parse5's, which is a browser's; it costs four times as much.
  */
 export type TreeKind = "page" | "browser";
 

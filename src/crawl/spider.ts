@@ -158,7 +158,7 @@ export interface Spider<Item = Record<string, unknown>> {
   readonly fileTypes?: readonly string[];
   /**
    * Says that it uses `page.$`, and over which tree: the `page`'s own, as written, or the `browser`'s, with everything
-   * that a browser adds and moves (at twice the cost). The tree of a big page is then built before `parse` is called,
+   * that a browser adds and moves (at four times the cost). The tree of a big page is then built before `parse` is called,
    * the page's own in slices.
    * @default "page", built when it is asked for
    */

@@ -4,6 +4,7 @@ import path from "node:path";
 import { Writable } from "node:stream";
 import type { z } from "zod";
 import { crawlRequest } from "../../src/crawl/crawl-request.js";
+import type { Documents } from "../../src/crawl/documents.js";
 import type { SpiderCatalog } from "../../src/crawl/engine.js";
 import { Fetcher } from "../../src/crawl/fetcher.js";
 import type { TaskLimits } from "../../src/crawl/limits.js";
@@ -28,6 +29,7 @@ export async function crawlStandalone(
     readonly spiders?: readonly Spider[];
     readonly limits?: Partial<TaskLimits>;
     readonly userAgent?: string;
+    readonly documents?: Documents;
   } = {},
 ): Promise<StandaloneOutcome> {
   const { nodes: _nodes, ...spec } = crawlRequest.parse(request);
@@ -49,6 +51,7 @@ export async function crawlStandalone(
     {
       fetcher: new Fetcher({ userAgent, allowedNetworks: ["127.0.0.0/8"] }),
       spiders,
+      ...(options.documents !== undefined && { documents: options.documents }),
       items: new ItemWriter(collector(lines), "memory"),
       clock: systemClock,
       logger,
