@@ -2,6 +2,7 @@ import { buildBrowserTree } from "./browser-tree.js";
 import { DOCUMENT_BOUNDS } from "./document-job.js";
 import { selectorOver } from "./page-tree.js";
 import type { Article } from "./spider.js";
+import { VisibleText } from "./visible-text.js";
 
 /** Nothing of these is read, and some of them are long. */
 const UNREAD = "script, style, noscript, template, iframe, object, embed, svg, canvas, link";
@@ -15,7 +16,8 @@ export async function readArticle(text: string, url: string): Promise<Article | 
   const document = await documentOf(text, url, "noscript, iframe, object, embed, canvas");
   const found = new Readability(document, { maxElemsToParse: DOCUMENT_BOUNDS.maxNodes }).parse();
   const content = found?.content ?? "";
-  const plain = found?.textContent?.replace(/[ \t]*\n\s*/g, "\n").trim() ?? "";
+  // Readability's own text runs paragraphs into each other.
+  const plain = new VisibleText(content).read();
   if (found == null || plain === "") return undefined;
   return {
     title: found.title?.trim() ?? "",

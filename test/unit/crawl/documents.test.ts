@@ -70,6 +70,7 @@ describe("a document thread", () => {
     expect(article).toMatchObject({ title: "Big News", byline: "Ann Author", lang: "en" });
     expect(article?.published).toBe("2026-01-02T03:04:05Z");
     expect(article?.text).toContain("This is a paragraph of the article");
+    expect(article?.text.match(/^This is a paragraph.*someone\.$/gm)).toHaveLength(8);
     expect(article?.text).not.toMatch(/Imprint|steal/);
     expect(article?.markdown).toContain("[the rest](http://h/dir/more)");
     expect(article?.markdown).toMatch(/^- +one$/m);
