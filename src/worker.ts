@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import path from "node:path";
+import { Documents } from "./crawl/documents.js";
 import { fetcherOptionsOf } from "./crawl/fetch-settings.js";
 import { Fetcher } from "./crawl/fetcher.js";
 import { systemClock } from "./lib/clock.js";
@@ -36,6 +37,10 @@ const SHARED = [
   "maxListedUrls",
   "maxListingBytes",
   "maxSitemapNesting",
+  "bigPageBytes",
+  "documentTimeoutMs",
+  "documentMemoryMb",
+  "documentMaxBytes",
   "maxAttempts",
   "retryDelayMs",
   "browserPath",
@@ -104,6 +109,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
   });
   // Loaded only here: a standalone crawl needs neither client, and starts a quarter of a second sooner.
   const { ClusterWorker } = await import("./worker/cluster-worker.js");
+  const documents = documentsOf(config);
   const worker = new ClusterWorker(
     {
       nodeId,
@@ -126,7 +132,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       },
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
     },
-    { logger, log, metrics, shutdown: requestStop },
+    { logger, log, metrics, documents, shutdown: requestStop },
   );
   const probes =
     config.metricsPort === undefined
@@ -134,7 +140,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       : [new ProbeServer({ port: config.metricsPort }, { metrics, logger, checks: worker.checks })];
   const connecting = withDeadline(worker, config.connectTimeoutMs, "RabbitMQ and MongoDB");
   await runUntilSignalled(
-    [...probes, connecting],
+    [documents, ...probes, connecting],
     { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
     stopRequested,
   );
@@ -150,6 +156,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
   }
   const archive = config.archive === undefined ? undefined : await WarcFile.open(config.archive, filesFolder);
   const crawl = { ...asked, archive: archive !== undefined };
+  const documents = documentsOf(config);
   const standalone = new Standalone(
     {
       crawl,
@@ -162,6 +169,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     },
     {
       fetcher: new Fetcher(fetcherOptionsOf(config)),
+      documents,
       spiders,
       items: await ItemWriter.to(config.output),
       ...(archive !== undefined && { archive }),
@@ -172,7 +180,11 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
   const finished = standalone.finished.then(({ counts, finishReason }) => {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
-  await runUntilSignalled([standalone], { logger, shutdownTimeoutMs: config.shutdownTimeoutMs }, finished);
+  await runUntilSignalled(
+    [documents, standalone],
+    { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
+    finished,
+  );
 }
 
 function renderingOptions(config: WorkerConfig) {
@@ -195,15 +207,24 @@ function renderingOptions(config: WorkerConfig) {
 }
 
 function limitsOf(config: WorkerConfig) {
-  const { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs } = config;
+  const { maxPageBytes, maxFileBytes, bigPageBytes, maxAttempts, retryDelayMs } = config;
   const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
   return {
     maxPageBytes,
     maxFileBytes,
+    bigPageBytes,
     maxAttempts,
     retryDelayMs,
     maxListedUrls,
     maxListingBytes,
     maxSitemapNesting,
   };
+}
+
+function documentsOf(config: WorkerConfig): Documents {
+  return new Documents({
+    timeoutMs: config.documentTimeoutMs,
+    maxMemoryMb: config.documentMemoryMb,
+    maxFileBytes: config.documentMaxBytes,
+  });
 }

@@ -11,12 +11,15 @@ type BrowserParser = { readonly $: CheerioAPI; readonly adapter: TreeAdapter };
  */
 const MAX_OPEN_ELEMENTS = 2_048;
 
+/** Fewer nodes than of the page's own tree, because it holds the event loop until it is built. */
+export const BROWSER_TREE_DEFAULTS: TreeLimits = { maxDepth: 512, maxNodes: 200_000 };
+
 let parser: Promise<BrowserParser> | undefined;
 
 /**
  * The tree that a browser makes of a page (WHATWG HTML, 13.2.6), by parse5: with the `html`, `body` and `tbody` that
  * the page left out, and everything where its rules put it. The parser is loaded at the first use. Costs about
- * twice what `buildTree` does; cannot be built in slices.
+ * four times what `buildTree` does; cannot be built in slices.
  */
 export async function buildBrowserTree(text: string, limits: TreeLimits): Promise<Document> {
   parser ??= loadParser();

@@ -6,10 +6,12 @@ import type { Metrics } from "../lib/metrics.js";
 import { traceFields } from "../lib/trace-context.js";
 import { TaskArchive } from "./archive.js";
 import { type Crawl, INBOX } from "./crawl.js";
+import { Documents } from "./documents.js";
 import { FetchError, SpiderError, StorageError } from "./errors.js";
 import { type FetchProfile, FetchProfiles } from "./fetch-profile.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
+import { FileView } from "./file-view.js";
 import type { Frontier } from "./frontier.js";
 import type { HostState } from "./host-state.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
@@ -25,7 +27,7 @@ import type { Robots } from "./robots.js";
 import type { RobotsDirectives } from "./robots-directives.js";
 import { RobotsGate } from "./robots-gate.js";
 import { SitemapDiscovery } from "./sitemap-discovery.js";
-import type { Spider, SpiderFile } from "./spider.js";
+import type { Spider } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
 import type { Task } from "./task.js";
 import { requestAt } from "./task-request.js";
@@ -46,6 +48,8 @@ export type EngineDeps = {
   readonly renderer?: PageRenderer;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Reads articles and PDFs for spiders that want them. @default a thread of its own, when it is needed */
+  readonly documents?: Documents;
   readonly metrics?: Metrics;
   /** Told now and then how much of a file has come, while that takes long. */
   readonly onProgress?: (task: Task, bytes: number) => void;
@@ -91,6 +95,7 @@ export class Engine {
   readonly #judge: AttemptJudge;
   readonly #profiles: FetchProfiles;
   readonly #results: TaskResults;
+  readonly #documents: Documents;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
   readonly #gate: RobotsGate;
@@ -102,6 +107,7 @@ export class Engine {
     this.#judge = new AttemptJudge(deps.clock, this.#limits);
     this.#gate = new RobotsGate(deps);
     this.#profiles = new FetchProfiles(deps.clock, this.#limits);
+    this.#documents = deps.documents ?? new Documents();
   }
 
   /**
@@ -444,10 +450,10 @@ export class Engine {
     findings.archive?.bodyIsStored(content);
     const { spider } = context;
     if (spider.file !== undefined) {
-      const { id, sha256, bytes } = record;
       const foundOn = task.parent ?? task.url;
       const meta = task.request?.meta ?? {};
-      const file: SpiderFile = { url, id, name, bytes, sha256, contentType, foundOn, meta };
+      const parts = { record, url, foundOn, meta, files, documents: this.#documents, signal };
+      const file = new FileView(parts);
       await this.#spiderRun(task, context, findings, signal).onFile(file);
     }
     return content.bytes;
@@ -489,6 +495,7 @@ export class Engine {
       contentType,
       body,
       ...(rendered !== undefined && { rendered }),
+      documents: this.#documents,
       log: loggerOf(task, this.#deps.logger),
       signal,
     });

@@ -135,3 +135,21 @@ export class RenderError extends CrawlError {
 export class NoBrowserError extends CrawlError {
   readonly code = "NO_BROWSER";
 }
+
+/** Why a document could not be read. */
+export type DocumentFailure = "timeout" | "memory" | "too-large" | "broken" | "encrypted" | "stopped";
+
+/**
+ * An article, Markdown or a PDF could not be made or read: it took too long (`timeout`) or too much (`memory`), is
+ * too large, broken, encrypted, or the program is ending (`stopped`). For the spider that asked for it, which may go
+ * on without. Not for a page that simply has no article.
+ */
+export class DocumentError extends CrawlError {
+  readonly code = "DOCUMENT";
+  readonly reason: DocumentFailure;
+
+  constructor(reason: DocumentFailure, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+  }
+}

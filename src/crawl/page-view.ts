@@ -1,13 +1,17 @@
 import type { Logger } from "../lib/logger.js";
 import type { Crawl } from "./crawl.js";
+import { DOCUMENT_BOUNDS, type DocumentResults } from "./document-job.js";
+import type { Documents } from "./documents.js";
 import { parseLinkHeader } from "./link-header.js";
 import { type LinkKind, type LinkPlan, linkPlanOf } from "./link-options.js";
 import { linkElementKinds } from "./link-scanner.js";
+import { readMetadata } from "./page-metadata.js";
 import { type ParsedPage, type ParsedSelector, parseHtml, type TreeKind } from "./parser.js";
 import { type NamedMeta, namedMetasOf } from "./robots-meta.js";
-import type { Page, PageLinksOptions } from "./spider.js";
+import type { Article, Page, PageLinksOptions, PageMetadata } from "./spider.js";
 import type { Task } from "./task.js";
 import { type CanonicalUrl, canonicalUrl } from "./url.js";
+import { VisibleText } from "./visible-text.js";
 
 const CANONICAL: ReadonlySet<LinkKind> = new Set(["canonical"]);
 const HTML_TYPES = new Set(["text/html", "application/xhtml+xml"]);
@@ -23,6 +27,7 @@ export type PageViewInput = {
   readonly body: Buffer;
   /** It is what a browser made of it. */
   readonly rendered?: true;
+  readonly documents: Documents;
   readonly log: Logger;
   readonly signal: AbortSignal;
 };
@@ -37,6 +42,10 @@ export class PageView implements Page {
   #links: string[] | undefined;
   #resolved: Map<string, CanonicalUrl> | undefined;
   readonly #plan: LinkPlan;
+  #visibleText: string | undefined;
+  #metadata: PageMetadata | undefined;
+  #article: Promise<Article | undefined> | undefined;
+  #markdown: Promise<string> | undefined;
 
   constructor(input: PageViewInput) {
     this.#input = input;
@@ -130,6 +139,40 @@ export class PageView implements Page {
 
   get $(): ParsedSelector {
     return this.#document.$;
+  }
+
+  visibleText(): string {
+    if (!this.#isHtml) return this.text();
+    this.#visibleText ??= new VisibleText(this.text()).read();
+    return this.#visibleText;
+  }
+
+  metadata(): PageMetadata {
+    this.#metadata ??= readMetadata({
+      text: this.#isHtml ? this.text() : "",
+      url: this.url,
+      language: this.headers["content-language"],
+    });
+    return this.#metadata;
+  }
+
+  article(): Promise<Article | undefined> {
+    this.#article ??= this.#isHtml ? this.#read("article") : Promise.resolve(undefined);
+    return this.#article;
+  }
+
+  markdown(): Promise<string> {
+    this.#markdown ??= this.#isHtml ? this.#read("markdown") : Promise.resolve(this.text());
+    return this.#markdown;
+  }
+
+  #read<Kind extends "article" | "markdown">(kind: Kind): Promise<DocumentResults[Kind]> {
+    const { documents, signal } = this.#input;
+    // No more of it is sent to the other thread than is read there.
+    const text = this.text().slice(0, DOCUMENT_BOUNDS.maxMarkup);
+    return documents.read({ kind, text, url: this.url } as const, this.url, signal) as Promise<
+      DocumentResults[Kind]
+    >;
   }
 
   get meta(): Readonly<Record<string, unknown>> {

@@ -13,7 +13,7 @@ export type ParsedSelector = CheerioAPI;
 
 /**
  * Whose tree `$` is over. `page`: htmlparser2's, which holds what the page says, and not the `html`, `body` or `tbody`
- * that a browser adds where they were left out. `browser`: parse5's, which is a browser's; it costs twice as much.
+ * that a browser adds where they were left out. `browser`: parse5's, which is a browser's; it costs four times as much.
  */
 export type TreeKind = "page" | "browser";
 
@@ -97,8 +97,9 @@ export class ParsedPage {
     if (tree === "page") {
       this.#$ = selectorOver(await buildTreeInSlices(this.text, this.#limits, slices));
     } else if (tree === "browser") {
-      const { buildBrowserTree } = await import("./browser-tree.js");
-      this.#$ = selectorOver(await buildBrowserTree(this.text, this.#limits));
+      const { BROWSER_TREE_DEFAULTS, buildBrowserTree } = await import("./browser-tree.js");
+      const limits = { ...BROWSER_TREE_DEFAULTS, ...this.#options.limits };
+      this.#$ = selectorOver(await buildBrowserTree(this.text, limits));
     }
   }
 

@@ -90,6 +90,8 @@ export interface FileStore {
    * @throws what the stream throws; nothing is kept then
    */
   save(body: AsyncIterable<Uint8Array>, about: { name: string; contentType: string }): Promise<StoredContent>;
+  /** The bytes that were stored, as a stream. @throws when there are none */
+  open(contentId: string): Promise<AsyncIterable<Uint8Array>>;
   /** Removes bytes that nothing refers to. */
   discard(contentId: string): Promise<void>;
 }

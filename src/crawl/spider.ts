@@ -34,6 +34,54 @@ export type PageLinksOptions = {
   readonly kinds?: readonly LinkKind[];
 };
 
+/** The article of a page, as a browser's reader view has it. */
+export type Article = {
+  readonly title: string;
+  /** Who wrote it, as it says. */
+  readonly byline?: string;
+  /** When it was published, as it says. */
+  readonly published?: string;
+  readonly lang?: string;
+  readonly siteName?: string;
+  readonly excerpt?: string;
+  readonly text: string;
+  /** Not safe to show as it is: what the page's author wrote, without scripts that are known as such. */
+  readonly html: string;
+  readonly markdown: string;
+};
+
+/** What a page says of itself. What it does not say is absent. */
+export type PageMetadata = {
+  readonly title?: string;
+  readonly description?: string;
+  /** The URL it says it should go by. */
+  readonly canonical?: string;
+  /** As a language tag: `en`, `pt-BR`. By the page, or else by its header. */
+  readonly language?: string;
+  readonly author?: string;
+  /** As they are written, mostly in ISO 8601. */
+  readonly published?: string;
+  readonly modified?: string;
+  /** `og:title` is `title`; of repeated ones the first. */
+  readonly openGraph: Readonly<Record<string, string>>;
+  /** `twitter:card` is `card`. */
+  readonly twitter: Readonly<Record<string, string>>;
+  /** Those that are valid JSON, in their order; 100 at most, of 256 KiB each, 64 levels deep. */
+  readonly jsonLd: readonly unknown[];
+};
+
+/** The text of a PDF. */
+export type PdfText = {
+  /** All of it, pages parted by an empty line. */
+  readonly text: string;
+  readonly pages: readonly string[];
+  readonly pageCount: number;
+  /** There was more than is read: 2,000 pages, 4 million characters. */
+  readonly isCut: boolean;
+  readonly title?: string;
+  readonly author?: string;
+};
+
 /** One fetched page, as a spider sees it. */
 export interface Page {
   /** Its URL after redirects. */
@@ -54,6 +102,17 @@ export interface Page {
   links(options?: PageLinksOptions): readonly string[];
   /** Cheerio's `$` over this page. The tree is built at the first use and costs most of a page's time. */
   readonly $: ParsedSelector;
+  /** The text that it shows: no scripts, styles or comments; a line for each block. Costs no tree. */
+  visibleText(): string;
+  /** What it says of itself: meta elements, Open Graph, JSON-LD. Costs no tree. */
+  metadata(): PageMetadata;
+  /**
+   * Its article; undefined if it has none. Made in another thread, of the first 2 million characters.
+   * @throws DocumentError if it takes too long or too much
+   */
+  article(): Promise<Article | undefined>;
+  /** Its article as Markdown, or else all that it shows. @throws DocumentError as `article` */
+  markdown(): Promise<string>;
   /** What the request that led here carried. */
   readonly meta: Readonly<Record<string, unknown>>;
   readonly crawl: { readonly id: string; readonly params: Readonly<Record<string, unknown>> };
@@ -74,6 +133,13 @@ export interface SpiderFile {
   /** The page it was found on; its own URL when it was not found on one. */
   readonly foundOn: string;
   readonly meta: Readonly<Record<string, unknown>>;
+  /**
+   * The text of a PDF, read in another thread.
+   * @throws DocumentError if it is none, is larger than 32 MiB, broken or encrypted, or takes too long or too much
+   */
+  pdf(): Promise<PdfText>;
+  /** The text of a PDF, or of a text file. @throws DocumentError as `pdf`, and for any other file */
+  text(): Promise<string>;
 }
 
 type Outputs<Item> = AsyncIterable<SpiderOutput<Item>> | Iterable<SpiderOutput<Item>>;
@@ -92,7 +158,7 @@ export interface Spider<Item = Record<string, unknown>> {
   readonly fileTypes?: readonly string[];
   /**
    * Says that it uses `page.$`, and over which tree: the `page`'s own, as written, or the `browser`'s, with everything
-   * that a browser adds and moves (at twice the cost). The tree of a big page is then built before `parse` is called,
+   * that a browser adds and moves (at four times the cost). The tree of a big page is then built before `parse` is called,
    * the page's own in slices.
    * @default "page", built when it is asked for
    */

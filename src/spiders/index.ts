@@ -1,8 +1,10 @@
 import type { Spider } from "../crawl/spider.js";
+import { article } from "./article.js";
 import { links } from "./links.js";
 import { pdf } from "./pdf.js";
 
 const BUNDLED: ReadonlyMap<string, Spider> = new Map<string, Spider>([
+  [article.name, article],
   [links.name, links],
   [pdf.name, pdf],
 ]);

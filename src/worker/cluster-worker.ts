@@ -1,5 +1,6 @@
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
 import { Browser } from "../crawl/browser.js";
+import type { Documents } from "../crawl/documents.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -54,6 +55,8 @@ export type ClusterWorkerDeps = {
   /** What the logger has written of late. */
   readonly log: LogRing;
   readonly metrics: Metrics;
+  /** @default one of its own */
+  readonly documents?: Documents;
   /** Asks the program to stop in the orderly way; because of an error, if one is given. */
   readonly shutdown: (error?: Error) => void;
 };
@@ -126,6 +129,7 @@ export class ClusterWorker implements Service {
         robots: new Robots({ fetcher: this.#fetcher, store: this.#store.robots, clock, userAgent, logger }),
         files: this.#store.contents,
         spiders: bundledSpiders,
+        ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#store.frontier,
         renderer: this.#renderer,
         clock,

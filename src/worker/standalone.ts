@@ -8,6 +8,7 @@ import { LRUCache } from "lru-cache";
 import { Browser } from "../crawl/browser.js";
 import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatcher.js";
+import type { Documents } from "../crawl/documents.js";
 import { Engine, type SpiderCatalog } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetcher.js";
 import type { NewUrl } from "../crawl/frontier.js";
@@ -43,6 +44,8 @@ export type StandaloneOptions = {
 
 export type StandaloneDeps = {
   readonly fetcher: Fetcher;
+  /** @default one of its own */
+  readonly documents?: Documents;
   readonly spiders: SpiderCatalog;
   readonly items: ItemWriter;
   /** Where what went over the wire goes, if the crawl is archived. */
@@ -97,6 +100,7 @@ export class Standalone implements Service {
         robots: new Robots({ fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger }),
         files: new FolderFileStore(options.filesFolder),
         spiders,
+        ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#frontier,
         ...(rendering !== undefined && { renderer: rendering.renderer }),
         clock,
@@ -350,6 +354,11 @@ export class FolderFileStore implements FileStore {
       await rm(unfinished, { force: true });
       throw error;
     }
+  }
+
+  async open(contentId: string): Promise<AsyncIterable<Uint8Array>> {
+    const file = await open(path.join(this.#folder, path.basename(contentId)), "r");
+    return file.createReadStream();
   }
 
   async discard(contentId: string): Promise<void> {

@@ -5,6 +5,7 @@ import path from "node:path";
 import { Writable } from "node:stream";
 import type { z } from "zod";
 import { crawlRequest } from "../../src/crawl/crawl-request.js";
+import type { Documents } from "../../src/crawl/documents.js";
 import type { SpiderCatalog } from "../../src/crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../../src/crawl/fetcher.js";
 import type { TaskLimits } from "../../src/crawl/limits.js";
@@ -31,6 +32,7 @@ export async function crawlStandalone(
     readonly userAgent?: string;
     readonly fetcher?: Partial<FetcherOptions>;
     readonly resolve?: LookupFunction;
+    readonly documents?: Documents;
   } = {},
 ): Promise<StandaloneOutcome> {
   const { nodes: _nodes, ...spec } = crawlRequest.parse(request);
@@ -55,6 +57,7 @@ export async function crawlStandalone(
         options.resolve === undefined ? {} : { resolve: options.resolve },
       ),
       spiders,
+      ...(options.documents !== undefined && { documents: options.documents }),
       items: new ItemWriter(collector(lines), "memory"),
       clock: systemClock,
       logger,

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Crawl, DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
+import { Documents } from "../../../src/crawl/documents.js";
 import { LINK_KINDS, type LinkKind, type LinkOptions } from "../../../src/crawl/link-options.js";
 import { LinkScanner } from "../../../src/crawl/link-scanner.js";
 import { PageView } from "../../../src/crawl/page-view.js";
@@ -22,6 +23,7 @@ function pageOf(html: string, { links, header, contentType = "text/html" }: Give
   return new PageView({
     ...{ task, crawl, url: "http://h/dir/p", status: 200, contentType, body: Buffer.from(html) },
     headers: { "content-type": contentType, ...(header !== undefined && { link: header }) },
+    documents: new Documents(),
     log: createLogger({ level: "error", destination: { write: () => {} } }),
     signal: new AbortController().signal,
   });

@@ -80,6 +80,9 @@ describe("a page that is to be rendered", () => {
             saved.push(about);
             return { contentId: about.name, bytes, sha256: "-" };
           },
+          open: async (contentId) => {
+            throw new Error(`${contentId} is not kept`);
+          },
           discard: async () => {},
         },
         spiders: {
