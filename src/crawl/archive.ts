@@ -127,6 +127,8 @@ class ExchangeRecorder implements ExchangeTap {
   }
 
   bodyIsStored(content: StoredContent): void {
+    // What went over the wire here was a part of it only.
+    if (this.#response?.statusCode === 206) return;
     this.#content = content;
     this.#chunks = [];
   }

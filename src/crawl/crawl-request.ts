@@ -1,8 +1,10 @@
 import { z } from "zod";
+import { type DuplicatesMode, duplicatesMode } from "./content-index.js";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
 import { type FetchOptions, fetchOptions } from "./fetch-options.js";
 import { type LinkOptions, linkOptions } from "./link-options.js";
 import { politeness } from "./politeness.js";
+import { type RecrawlOptions, recrawlOptions } from "./recrawl-options.js";
 import { type RenderOptions, renderOptions } from "./render-options.js";
 import { type Scope, scopeOption } from "./scope-options.js";
 import { type UrlOptions, urlOptions } from "./url-options.js";
@@ -76,6 +78,8 @@ export const crawlRequest = z.strictObject({
   links: linkOptions.exactOptional(),
   fetch: fetchOptions.exactOptional(),
   priority: priority.default(5),
+  recrawl: recrawlOptions.exactOptional(),
+  duplicates: duplicatesMode.exactOptional(),
   nodes: nodes.default({ mode: "any", ids: [] }),
   archive: z.boolean().exactOptional(),
   render: renderOptions.exactOptional(),
@@ -94,6 +98,8 @@ export type CrawlRequest = {
   readonly links?: LinkOptions;
   readonly fetch?: FetchOptions;
   readonly priority: number;
+  readonly recrawl?: RecrawlOptions;
+  readonly duplicates?: DuplicatesMode;
   readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
   readonly archive?: boolean;
   readonly render?: RenderOptions;
@@ -114,6 +120,18 @@ export type AddUrlsRequest = {
   /** Within the crawl. */
   readonly priority: number;
 };
+
+/** The members of a request to fetch URLs of a crawl again now: some, or all that ended so long ago. */
+export const recrawlRequest = z
+  .strictObject({
+    urls: urlList.min(1, "must hold at least one URL").exactOptional(),
+    olderThanMs: whole(0, 3_650 * DAY_MS).exactOptional(),
+  })
+  .refine(({ urls, olderThanMs }) => (urls === undefined) !== (olderThanMs === undefined), {
+    message: 'must have either "urls" or "olderThanMs"',
+  });
+
+export type RecrawlRequest = { readonly urls?: readonly string[]; readonly olderThanMs?: number };
 
 /** How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack. */
 function depthOf(value: unknown): number {

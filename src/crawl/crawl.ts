@@ -1,6 +1,8 @@
+import type { DuplicatesMode } from "./content-index.js";
 import type { FetchOptions } from "./fetch-options.js";
 import type { LinkOptions } from "./link-options.js";
 import type { Politeness } from "./politeness.js";
+import type { RecrawlOptions } from "./recrawl-options.js";
 import type { RenderOptions } from "./render-options.js";
 import type { Scope } from "./scope-options.js";
 import type { UrlOptions } from "./url-options.js";
@@ -52,6 +54,10 @@ export type CrawlSpec = {
   readonly archive?: boolean;
   /** @default pages whose request asks for it are rendered */
   readonly render?: RenderOptions;
+  /** Set: its URLs are fetched again and again. */
+  readonly recrawl?: RecrawlOptions;
+  /** What is done with a page whose body was had at another URL. @default "off" */
+  readonly duplicates?: DuplicatesMode;
   /** Handed to the spider as they are. */
   readonly params: Readonly<Record<string, unknown>>;
 };

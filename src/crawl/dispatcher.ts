@@ -739,6 +739,7 @@ function toTask(
     ...(url.target !== undefined && { target: url.target }),
     attempts: url.attempts,
     round: url.round,
+    ...(url.revisit !== undefined && { revisit: url.revisit }),
     token: dispatch.token,
     shard: lane.shard,
     epoch,

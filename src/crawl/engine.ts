@@ -1,16 +1,17 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../lib/clock.js";
-import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import { traceFields } from "../lib/trace-context.js";
 import { TaskArchive } from "./archive.js";
+import { type ContentIndex, contentHash, contentHashOf, type KnownContent } from "./content-index.js";
 import { type Crawl, INBOX } from "./crawl.js";
 import { Documents } from "./documents.js";
-import { FetchError, SpiderError, StorageError } from "./errors.js";
+import { FetchError, SpiderError } from "./errors.js";
 import { type FetchProfile, FetchProfiles } from "./fetch-profile.js";
 import type { Fetched, Fetcher } from "./fetcher.js";
-import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
+import { FileKeeper, fileTypeOf } from "./file-keeper.js";
+import { fileNameOf } from "./file-types.js";
 import { FileView } from "./file-view.js";
 import type { Frontier } from "./frontier.js";
 import type { HostState } from "./host-state.js";
@@ -21,11 +22,14 @@ import { ListingRun, listingFormOf } from "./listing-run.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
 import { type PageContent, PageRendering } from "./page-rendering.js";
 import { PageView } from "./page-view.js";
-import type { FileRecord, FileStore, PageRecord } from "./records.js";
+import type { FileRecord, FileStore, PageRecord, StoredContent } from "./records.js";
 import type { PageRenderer } from "./renderer.js";
+import { BodyRestartedError } from "./resumed-body.js";
+import { conditionsOf, type NextVisit, nextVisit, validatorsOf } from "./revisit.js";
 import type { Robots } from "./robots.js";
 import type { RobotsDirectives } from "./robots-directives.js";
 import { RobotsGate } from "./robots-gate.js";
+import { simhashOf } from "./simhash.js";
 import { SitemapDiscovery } from "./sitemap-discovery.js";
 import type { Spider } from "./spider.js";
 import { SpiderRun } from "./spider-run.js";
@@ -42,6 +46,8 @@ export type EngineDeps = {
   readonly fetcher: Fetcher;
   readonly robots: Robots;
   readonly files: FileStore;
+  /** Asked for crawls with `duplicates` only. */
+  readonly contents: ContentIndex;
   readonly spiders: SpiderCatalog;
   readonly claims: Pick<Frontier, "claim">;
   /** Without one, no page can be rendered. */
@@ -57,6 +63,8 @@ export type EngineDeps = {
   readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
   /** The node's id, on every record. */
   readonly node: string;
+  /** From 0 to 1. @default Math.random */
+  readonly random?: () => number;
 };
 
 /** What decides about the URLs that a crawl's tasks find. */
@@ -77,12 +85,19 @@ type CrawlContext = {
 /** The page, once a browser had it, leads to another. */
 type Moved = { readonly state: "moved"; readonly to: string };
 
+/** How often a file may come anew when its rest was asked for, within one attempt. */
+const MAX_RESTARTS = 2;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-/** How often is told how much of a file has come, in milliseconds. */
-const PROGRESS_MS = 1_000;
 /** Hosts that asked to be left alone of which is known until when. */
 const MAX_BACKOFFS = 10_000;
-const NO_BYTES = Buffer.alloc(0);
+
+/** What is known of a body before the spider sees it; nothing, as a rule. */
+type Known = {
+  readonly contentHash?: string;
+  readonly isNotModified?: boolean;
+  readonly isUnchanged?: boolean;
+  readonly duplicateOf?: KnownContent;
+};
 
 /**
  * The way of a URL inside one process: robots, fetch (each redirect checked anew), parse, spider. It stores
@@ -96,6 +111,7 @@ export class Engine {
   readonly #profiles: FetchProfiles;
   readonly #results: TaskResults;
   readonly #documents: Documents;
+  readonly #files: FileKeeper;
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
   readonly #gate: RobotsGate;
@@ -108,6 +124,7 @@ export class Engine {
     this.#gate = new RobotsGate(deps);
     this.#profiles = new FetchProfiles(deps.clock, this.#limits);
     this.#documents = deps.documents ?? new Documents();
+    this.#files = new FileKeeper(deps, this.#limits);
   }
 
   /**
@@ -163,8 +180,19 @@ export class Engine {
       return undefined;
     }
     if (outcome.backoffUntil !== undefined) this.#backoffs.set(task.host, outcome.backoffUntil);
-    const result = this.#results.of(task, findings, outcome);
+    const result = this.#results.of(
+      task,
+      findings,
+      outcome,
+      this.#nextVisitOf(task, crawl, findings, outcome),
+    );
     return findings.archive === undefined ? result : { ...result, archive: await findings.archive.records() };
+  }
+
+  #nextVisitOf(task: Task, { recrawl }: Crawl, { visit }: Findings, outcome: Outcome): NextVisit | undefined {
+    if (recrawl === undefined || outcome.state === "queued") return undefined;
+    const { random = Math.random } = this.#deps;
+    return nextVisit(recrawl, task.revisit, outcome, visit, outcome.endedAt, task.url, random());
   }
 
   /** What becomes of a task whose host is not to be asked, or not now; undefined of any other. */
@@ -186,7 +214,7 @@ export class Engine {
     this.forget(crawl);
     for (const file of findings.files) {
       // What cannot be discarded now is found later, as something that nothing refers to.
-      await this.#deps.files.discard(file.contentId).catch(() => {});
+      await this.#deps.files.discard(file.contentId, file.hold).catch(() => {});
     }
   }
 
@@ -217,14 +245,17 @@ export class Engine {
       let fetched: Fetched;
       try {
         findings.fetchBeganAt = clock.now();
-        fetched = await this.#fetch(url, task, asGet, context.profile, findings, signal);
+        // A page that scripts make may be another though its document is what it was.
+        const conditions =
+          context.rendering === undefined ? conditionsFor(task, url, context.crawl) : undefined;
+        fetched = await this.#fetch(url, task, asGet, context.profile, findings, signal, conditions);
         findings.body = fetched.body;
       } catch (error) {
         return judge.fetchFailed(error, task);
       }
       let location = REDIRECTS.has(fetched.statusCode) ? fetched.headers.location : undefined;
       if (location === undefined) {
-        const outcome = await this.#digest(fetched, url, task, context, findings, signal);
+        const outcome = await this.#digest(fetched, url, task, context, findings, signal, asGet);
         if (outcome.state !== "moved") return outcome;
         location = outcome.to;
         asGet = true;
@@ -270,6 +301,7 @@ export class Engine {
     }
   }
 
+  /** @param own headers that are ours to choose, whatever was asked for */
   async #fetch(
     url: string,
     task: Task,
@@ -277,17 +309,40 @@ export class Engine {
     profile: FetchProfile | undefined,
     { archive }: Findings,
     signal: AbortSignal,
+    own?: Readonly<Record<string, string>>,
   ): Promise<Fetched> {
     const { fetcher, clock, metrics } = this.#deps;
     const startedAt = clock.monotonic();
+    const plain = requestAt(url, task, asGet);
     const request = {
-      ...requestAt(url, task, asGet),
+      ...plain,
+      ...(own !== undefined && { headers: { ...plain.headers, ...own } }),
       signal,
       ...(archive !== undefined && { tap: archive.tap(url) }),
     };
     const fetched = await fetcher.fetch(profile === undefined ? request : await profile.dressed(request));
     if (profile !== undefined) await profile.took(fetched);
     metrics?.fetchDuration.observe((clock.monotonic() - startedAt) / 1_000);
+    return fetched;
+  }
+
+  /** Asks for more of what was fetched; what comes counts with what came. */
+  async #fetchAgain(
+    url: string,
+    task: Task,
+    asGet: boolean,
+    profile: FetchProfile | undefined,
+    findings: Findings,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>>,
+  ): Promise<Fetched> {
+    const bytesBefore = findings.body?.receivedBytes ?? 0;
+    const fetched = await this.#fetch(url, task, asGet, profile, findings, signal, headers);
+    findings.body = {
+      get receivedBytes() {
+        return bytesBefore + fetched.body.receivedBytes;
+      },
+    };
     return fetched;
   }
 
@@ -299,47 +354,64 @@ export class Engine {
     context: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
+    asGet: boolean,
+    restarts = 0,
   ): Promise<Outcome | Moved> {
     const { clock } = this.#deps;
     const { statusCode } = fetched;
-    if (statusCode !== 304 && (statusCode < 200 || statusCode > 299)) {
+    const isNotModified = statusCode === 304 && wasAskedIfModified(task, url, context.crawl);
+    if (!isNotModified && (statusCode < 200 || statusCode > 299)) {
       fetched.body.discard();
       return context.judge.badStatus(fetched, task);
     }
     let bytes = 0;
     let endedAt = clock.now();
     const facts = () => ({ endedAt, statusCode, counts: true });
+    let known: Known = {};
     try {
       const form =
-        context.crawl.links === undefined ? undefined : await listingFormOf(fetched, task, context.crawl);
+        isNotModified || context.crawl.links === undefined
+          ? undefined
+          : await listingFormOf(fetched, task, context.crawl);
       if (form !== undefined) {
         bytes = await this.#readListing(fetched, url, form, task, context, findings);
         endedAt = clock.now();
-        findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
+        findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt, known));
         return { ...facts(), state: "done" };
       }
-      if (task.request?.sitemap !== undefined) {
+      if (!isNotModified && task.request?.sitemap !== undefined) {
         fetched.body.discard();
         endedAt = clock.now();
         return { ...facts(), state: "skipped", reason: "type", error: "is no sitemap" };
       }
-      const isWanted = statusCode === 304 || context.admission.acceptsType(fetched.contentType);
-      const type = isWanted ? await this.#fileTypeOf(fetched, task, context.spider) : undefined;
-      if (!isWanted || (type === undefined && task.kind === "file")) {
+      const isWanted = isNotModified || context.admission.acceptsType(fetched.contentType);
+      const type = isWanted && !isNotModified ? await fileTypeOf(fetched, task, context.spider) : undefined;
+      if (isNotModified) {
+        fetched.body.discard();
+        known = { isNotModified };
+      } else if (!isWanted || (type === undefined && task.kind === "file")) {
         fetched.body.discard();
         endedAt = clock.now();
         const error = `is ${fetched.contentType ?? "of no stated type"}`;
         return { ...facts(), state: "skipped", reason: "type", error };
-      }
-      if (type !== undefined) {
+      } else if (type !== undefined) {
         if (this.#gate.directivesOf(fetched, context.crawl)?.noindex === true) {
           fetched.body.discard();
           endedAt = clock.now();
           const error = "its X-Robots-Tag says that it is not to be kept";
           return { ...facts(), state: "skipped", reason: "robots", error };
         }
-        bytes = await this.#keepFile(fetched, url, type, task, context, findings, signal);
+        const content = await this.#files.save(fetched, url, type, task, {
+          signal,
+          mayResume: asGet || (task.request?.method ?? "GET") === "GET",
+          askAgain: (headers) =>
+            this.#fetchAgain(url, task, asGet, context.profile, findings, signal, headers),
+        });
         endedAt = clock.now();
+        bytes = content.bytes;
+        known = await this.#recognise(() => contentHashOf(content.sha256), undefined, bytes, task, context);
+        if (isNew(known)) await this.#keepFile(content, url, type, task, context, findings, signal);
+        else await this.#deps.files.discard(content.contentId, content.hold).catch(() => {});
       } else {
         const body = await fetched.body.read(context.limits.maxPageBytes);
         endedAt = clock.now();
@@ -352,7 +424,12 @@ export class Engine {
           if (page.kind === "left") return { state: "moved", to: page.to };
           content = page.content;
         }
-        const canonical = await this.#runSpider(content, task, context, findings, signal);
+        // What a browser made of it: the document of many a page is the same for all of a site.
+        const { body: shown } = content;
+        known = await this.#recognise(() => contentHash(shown), shown, bytes, task, context);
+        const canonical = isNew(known)
+          ? await this.#runSpider(content, task, context, findings, signal)
+          : await this.#dropFiles(findings);
         if (canonical !== undefined) {
           return {
             ...facts(),
@@ -363,18 +440,38 @@ export class Engine {
         }
       }
     } catch (error) {
+      if (error instanceof BodyRestartedError && restarts < MAX_RESTARTS) {
+        return this.#digest(error.fetched, url, task, context, findings, signal, asGet, restarts + 1);
+      }
+      if (error instanceof BodyRestartedError) {
+        error.fetched.body.discard();
+        return this.#judge.fetchFailed(new FetchError("network", error.message), task, statusCode);
+      }
       if (error instanceof SpiderError) {
-        for (const file of findings.files) await this.#deps.files.discard(file.contentId);
+        await this.#dropFiles(findings);
         findings.items = [];
-        findings.files = [];
         findings.links.clear();
         context.admission.forget();
         return { ...facts(), state: "failed", reason: "spider-error", error: error.message };
       }
       return context.judge.fetchFailed(error, task, statusCode);
     }
-    findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt));
-    return { ...facts(), state: "done" };
+    findings.pages.push(this.#pageOf(fetched, url, bytes, task, endedAt, known));
+    const { duplicateOf, contentHash: hash } = known;
+    if (duplicateOf !== undefined) {
+      const error = `the same ${duplicateOf.isSame ? "body" : "text, nearly,"} as ${duplicateOf.url}`;
+      return { ...facts(), state: "skipped", reason: "duplicate", error };
+    }
+    const isUnchanged = known.isUnchanged === true || known.isNotModified === true;
+    if (context.crawl.recrawl !== undefined) {
+      findings.visit = {
+        url,
+        isUnchanged,
+        ...(hash !== undefined && { contentHash: hash }),
+        ...validatorsOf(fetched.headers, endedAt),
+      };
+    }
+    return { ...facts(), state: "done", ...(isUnchanged && { isUnchanged }) };
   }
 
   #pageOf(
@@ -383,6 +480,7 @@ export class Engine {
     bytes: number,
     task: Task,
     at: number,
+    known: Known,
   ): PageRecord {
     return {
       id: `${task.id}.${task.round}`,
@@ -392,6 +490,10 @@ export class Engine {
       statusCode,
       ...(contentType !== undefined && { contentType }),
       bytes,
+      ...(known.contentHash !== undefined && { contentHash: known.contentHash }),
+      ...(known.isNotModified === true && { notModified: true }),
+      ...(known.isUnchanged === true && { isUnchanged: true }),
+      ...(known.duplicateOf !== undefined && { duplicateOf: known.duplicateOf.url }),
       depth: task.depth,
       at,
       node: this.#deps.node,
@@ -411,32 +513,52 @@ export class Engine {
     return await new ListingRun(input, url, form).read(fetched.body);
   }
 
-  /** The type under which the body is to be stored as a file, or undefined if it is not to be. */
-  async #fileTypeOf(fetched: Fetched, task: Task, spider: Spider): Promise<string | undefined> {
-    if (spider.fileTypes === undefined) {
-      return task.kind === "file" ? (fetched.contentType ?? "application/octet-stream") : undefined;
-    }
-    const firstBytes = fetched.statusCode === 304 ? NO_BYTES : await fetched.body.peek(SNIFFED_BYTES);
-    return wantedType(spider.fileTypes, fetched.contentType, firstBytes);
+  /** The page is not kept after all, nor what was stored of it. */
+  async #dropFiles(findings: Findings): Promise<undefined> {
+    for (const { contentId, hold } of findings.files) await this.#deps.files.discard(contentId, hold);
+    findings.files = [];
   }
 
+  /** Whether the crawl has had this body before: at this URL the last time, or at another. */
+  async #recognise(
+    hashOf: () => string,
+    page: Buffer | undefined,
+    bytes: number,
+    task: Task,
+    { crawl }: CrawlContext,
+  ): Promise<Known> {
+    const { recrawl, duplicates = "off" } = crawl;
+    // That two have nothing says nothing about them.
+    if ((recrawl === undefined && duplicates === "off") || bytes === 0) return {};
+    const hash = hashOf();
+    const former = task.revisit?.contentHash;
+    if (former === hash) return { contentHash: hash, isUnchanged: true };
+    if (duplicates === "off") return { contentHash: hash };
+    const simhash =
+      duplicates === "similar" && page !== undefined ? simhashOf(page.toString("utf8")) : undefined;
+    const duplicateOf = await this.#deps.contents.claim({
+      crawl: task.crawl,
+      urlId: task.id,
+      url: task.url,
+      contentHash: hash,
+      ...(simhash !== undefined && { simhash }),
+      ...(former !== undefined && { formerHash: former }),
+    });
+    return { contentHash: hash, ...(duplicateOf !== undefined && { duplicateOf }) };
+  }
+
+  /** Puts a stored body on record, and shows it to the spider. */
   async #keepFile(
-    fetched: Fetched,
+    content: StoredContent,
     url: string,
     contentType: string,
     task: Task,
     context: CrawlContext,
     findings: Findings,
     signal: AbortSignal,
-  ): Promise<number> {
-    const { files, clock } = this.#deps;
+  ): Promise<void> {
+    const { clock, files } = this.#deps;
     const name = fileNameOf(url);
-    const content = await files
-      .save(this.#watched(fetched.body.stream(this.#limits.maxFileBytes), task), { name, contentType })
-      .catch((error: unknown) => {
-        if (error instanceof FetchError) throw error;
-        throw new StorageError(`${url} could not be stored: ${messageOf(error)}`, { cause: error });
-      });
     const record: FileRecord = {
       id: `${task.id}.${task.round}`,
       crawl: task.crawl,
@@ -455,25 +577,6 @@ export class Engine {
       const parts = { record, url, foundOn, meta, files, documents: this.#documents, signal };
       const file = new FileView(parts);
       await this.#spiderRun(task, context, findings, signal).onFile(file);
-    }
-    return content.bytes;
-  }
-
-  /** The same bytes, of which is told when there are many or they come slowly. */
-  async *#watched(bytes: AsyncIterable<Buffer>, task: Task): AsyncGenerator<Buffer, void> {
-    const { clock, onProgress } = this.#deps;
-    if (onProgress === undefined) {
-      yield* bytes;
-      return;
-    }
-    let received = 0;
-    let toldAt = clock.monotonic();
-    for await (const chunk of bytes) {
-      received += chunk.length;
-      yield chunk;
-      if (clock.monotonic() - toldAt < PROGRESS_MS) continue;
-      toldAt = clock.monotonic();
-      onProgress(task, received);
     }
   }
 
@@ -580,4 +683,21 @@ function loggerOf({ request }: Task, logger: Logger): Logger {
 
 function isPost(task: Task): boolean {
   return task.request?.method === "POST";
+}
+
+function isNew({ isUnchanged, duplicateOf }: Known): boolean {
+  return isUnchanged !== true && duplicateOf === undefined;
+}
+
+/** By what the server can tell whether the URL is still what it was the last time, if we know. */
+function conditionsFor(task: Task, url: string, { recrawl }: Crawl): Record<string, string> | undefined {
+  return recrawl === undefined || isPost(task) ? undefined : conditionsOf(task.revisit, url, task.url);
+}
+
+/** Whether a 304 is an answer to what was asked: by us, or by whoever handed the URL in. */
+function wasAskedIfModified(task: Task, url: string, crawl: Crawl): boolean {
+  if (conditionsFor(task, url, crawl) !== undefined) return true;
+  return Object.keys(task.request?.headers ?? {}).some((name) =>
+    /^if-(none-match|modified-since)$/i.test(name),
+  );
 }

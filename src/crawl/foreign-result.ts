@@ -11,6 +11,7 @@ import type {
 import { FAIL_REASONS } from "./frontier.js";
 import { maxAttemptsFor, retryAfterMs, retryClassOf, retryDelayMs, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
+import { nextVisit } from "./revisit.js";
 import type { SpiderRequest } from "./spider.js";
 import { statusInWords } from "./status-words.js";
 import type { TaskEnd } from "./task.js";
@@ -78,7 +79,7 @@ const RETRIED_CODES: ReadonlySet<ForeignErrorCode> = new Set(["network", "timeou
 /** What of a URL its records are made of: a task has it as well. */
 export type ResultUrl = Pick<
   QueuedUrl,
-  "id" | "crawl" | "url" | "host" | "depth" | "request" | "target" | "attempts" | "round"
+  "id" | "crawl" | "url" | "host" | "depth" | "request" | "target" | "attempts" | "round" | "revisit"
 >;
 
 /**
@@ -94,7 +95,7 @@ export async function toTaskResult(
 ): Promise<TaskResult> {
   const admission = new LinkAdmission(crawl, { now: () => deps.now });
   const outcome = await judge(found, url, admission, deps);
-  const result = bare(outcome, url, token, deps.now);
+  const result = comingAgain(bare(outcome, url, token, deps.now), url, crawl, deps.now);
   if (outcome.state !== "done") return result;
   const recordId = `${url.id}.${url.round}`;
   const { finalUrl, statusCode = 200 } = outcome;
@@ -154,6 +155,15 @@ export function toObjectedResult(
     ? ({ counts: true, state: "failed", reason: mayPass as FailReason, error } as const)
     : ({ ...skipped, counts: true } as const);
   return bare(tryAgain(otherwise, url, deps), url, token, deps.now);
+}
+
+/** What its page was like the last time only its worker knows: so it comes again at a steady interval. */
+function comingAgain(result: TaskResult, url: ResultUrl, { recrawl }: Crawl, now: number): TaskResult {
+  const { ending, end } = result;
+  if (recrawl === undefined || ending.state === "queued") return result;
+  const next = nextVisit(recrawl, url.revisit, ending, undefined, now, url.url, Math.random());
+  if (next === undefined) return result;
+  return { ...result, ending: { ...ending, nextVisit: next }, end: { ...end, nextVisitAt: next.at } };
 }
 
 /** A result that brings nothing but the end of its task. */

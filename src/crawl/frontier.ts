@@ -1,5 +1,6 @@
 import type { RenderRequest } from "../lib/render-request.js";
 import type { TraceContext } from "../lib/trace-context.js";
+import type { NextVisit, Revisit } from "./revisit.js";
 import type { SitemapMark } from "./sitemap-options.js";
 import type { Beginning, Suspect } from "./suspicion.js";
 
@@ -10,6 +11,9 @@ import type { Beginning, Suspect } from "./suspicion.js";
  *   (unknown) ───▶ queued ──────────────▶ dispatched ──────────▶ done | failed | skipped
  *                    ▲                        │
  *                    └────────────────────────┘  retry, moved, handed back, or never reported (reconciled)
+ *
+ * An ended URL may be opened for another round, and is queued again then: in a crawl with `recrawl` when its time
+ * has come, in any crawl when someone asks for it.
  *
  * Two answers to the interface exist, in memory and in MongoDB, and share one suite of tests. Everything is
  * done in batches: a call costs a round trip, a URL does not.
@@ -109,6 +113,8 @@ export type QueuedUrl = {
   readonly attempts: number;
   /** How often the URL was opened again after it had ended. */
   readonly round: number;
+  /** What is known of it from earlier rounds. */
+  readonly revisit?: Revisit;
   /** Set: workers were lost that had it. */
   readonly suspect?: Suspect;
 };
@@ -154,6 +160,10 @@ export type Ending = {
       readonly error?: string;
       readonly items: number;
       readonly files: number;
+      /** It was found as it had been: what its page gave before still counts as what it gives. */
+      readonly isUnchanged?: true;
+      /** Set: it is to be fetched again. */
+      readonly nextVisit?: NextVisit;
     }
   | {
       readonly state: "queued";
@@ -234,3 +244,38 @@ export type SuspectStart = {
   /** Deaths from which on it is not begun any more. */
   readonly maxCrashes: number;
 };
+
+/** URLs that were opened for another round: they are queued. */
+export type Opened = {
+  readonly urls: readonly OpenedUrl[];
+  /** When the next one comes due, of those asked about; absent when none waits, or more are due now. */
+  readonly nextDueAt?: number;
+  /** There may be more: asking again goes on after this id, or, for those that are due, from the start. */
+  readonly more?: string;
+};
+
+/** `was`: how it had ended. */
+export type OpenedUrl = CrawlHost & { readonly id: string; readonly was: EndState };
+
+/** Which ended URLs of a crawl are wanted again: some by id, or all that ended before an instant. */
+export type Wanted = { readonly ids: readonly string[] } | { readonly endedBefore: number };
+
+/**
+ * The rounds of URLs: opens ended ones again. Such a URL is queued with a round of its own, no attempts and no
+ * redirect target; what was known of it stays with it.
+ */
+export interface Rounds {
+  /** Opens URLs of these shards and this crawl whose next visit is due, `limit` at most. */
+  openDue(crawl: string, shards: readonly number[], now: number, limit: number): Promise<Opened>;
+  /**
+   * Opens URLs before their time, whether or not they had one; looks at `limit` of them at most, those after an id if
+   * one is given. Opened is what was done or failed, or was skipped for a reason that may be otherwise now: `robots`,
+   * `address`, `type`, `limit`, `closed`. By age what is `poison` stays ended.
+   */
+  open(crawl: string, wanted: Wanted, limit: number, after?: string): Promise<Opened>;
+  /** Whether any URL of a crawl is to be fetched again. */
+  hasNextVisits(crawl: string): Promise<boolean>;
+}
+
+/** Reasons of a skipped URL that may be otherwise when someone asks for it once more. */
+export const REOPENED_SKIPS: readonly SkipReason[] = ["robots", "address", "type", "limit", "closed"];

@@ -22,6 +22,8 @@ export type TaskLimits = {
   readonly bigPageBytes: number;
   /** Body bytes of a file. @default 256 MiB */
   readonly maxFileBytes: number;
+  /** How often a file is gone on with that was cut, within one attempt. @default 5 */
+  readonly maxResumes: number;
   /** Redirects followed from one URL. @default 10 */
   readonly maxRedirects: number;
   /** Fetches of a URL that may fail before it counts as failed. @default 3 */
@@ -52,6 +54,7 @@ export const DEFAULT_TASK_LIMITS: TaskLimits = {
   maxPageBytes: 16 * MiB,
   bigPageBytes: MiB,
   maxFileBytes: 256 * MiB,
+  maxResumes: 5,
   maxRedirects: 10,
   maxAttempts: 3,
   retryDelayMs: 1_000,

@@ -5,15 +5,22 @@ import type {
   Dispatch,
   DispatchedUrl,
   Ending,
+  EndState,
   Frontier,
   NewUrl,
+  Opened,
+  OpenedUrl,
   QueuedBatch,
   QueuedHost,
   QueuedUrl,
+  Rounds,
   SuspectStart,
   UrlState,
+  Wanted,
 } from "./frontier.js";
+import { REOPENED_SKIPS } from "./frontier.js";
 import { type HostNote, type HostState, type HostStates, stateAfter } from "./host-state.js";
+import type { Revisit } from "./revisit.js";
 import { type Beginning, deathsOf, type Suspicion, suspectOf } from "./suspicion.js";
 import { shardOf } from "./url.js";
 
@@ -31,6 +38,13 @@ type Entry = {
   reason?: string;
   claimedBy?: string;
   suspicion?: Suspicion;
+  revisit?: Revisit;
+  /** While it has ended: when it is fetched again. */
+  nextVisitAt?: number;
+  /** When it ended, or was opened again; only of those that have ended once. */
+  at?: number;
+  /** How it had ended, of one that was opened again. */
+  was?: EndState;
   /** Where it waits, while it is queued. */
   place?: Place;
 };
@@ -42,10 +56,12 @@ type Waiting = { levels: (Place[] | undefined)[]; count: number };
 type Place = { readonly entry: Entry };
 
 /** The frontier of standalone mode: all in this process, gone with it. */
-export class MemoryFrontier implements Frontier {
+export class MemoryFrontier implements Frontier, Rounds {
   readonly #entries = new Map<string, Entry>();
   readonly #waiting = new Map<string, Map<string, Waiting>>();
   readonly #dispatched = new Set<Entry>();
+  /** Those that have a next visit. */
+  readonly #comingAgain = new Map<string, Entry>();
   readonly #shardCount: number;
   readonly #counts = { queued: 0, dispatched: 0, done: 0, failed: 0, skipped: 0 };
 
@@ -148,7 +164,14 @@ export class MemoryFrontier implements Frontier {
         this.#enqueue(entry, ending.readyAt);
       } else {
         if (ending.reason !== undefined) entry.reason = ending.reason;
+        else delete entry.reason;
         delete entry.suspicion;
+        entry.at = Date.now();
+        if (ending.nextVisit !== undefined) {
+          entry.revisit = ending.nextVisit.revisit;
+          entry.nextVisitAt = ending.nextVisit.at;
+          this.#comingAgain.set(ending.id, entry);
+        }
         this.#become(entry, ending.state);
       }
       applied.add(ending.id);
@@ -203,11 +226,67 @@ export class MemoryFrontier implements Frontier {
       if (entry.url.crawl !== crawl || entry.state !== "queued") continue;
       if (entry.attempts > 0 || entry.target !== undefined) continue;
       this.#leaveQueue(entry);
-      entry.reason = reason;
-      this.#become(entry, "skipped");
+      // What was done before stays done: only another look at it is given up.
+      if (entry.was === "done") this.#become(entry, "done");
+      else {
+        entry.reason = reason;
+        this.#become(entry, "skipped");
+      }
       ended += 1;
     }
     return ended;
+  }
+
+  /** How many URLs are to be fetched again, over all crawls. */
+  get nextVisits(): number {
+    return this.#comingAgain.size;
+  }
+
+  async openDue(crawl: string, shards: readonly number[], now: number, limit: number): Promise<Opened> {
+    const wanted = new Set(shards);
+    const urls: OpenedUrl[] = [];
+    let nextDueAt = Number.POSITIVE_INFINITY;
+    for (const entry of this.#comingAgain.values()) {
+      const { nextVisitAt = 0, url, host } = entry;
+      if (url.crawl !== crawl || !wanted.has(shardOf(host, this.#shardCount))) continue;
+      if (nextVisitAt > now) nextDueAt = Math.min(nextDueAt, nextVisitAt);
+      else if (urls.length === limit) return { urls, more: "" };
+      else urls.push(this.#open(entry));
+    }
+    return nextDueAt === Number.POSITIVE_INFINITY ? { urls } : { urls, nextDueAt };
+  }
+
+  async open(crawl: string, wanted: Wanted, limit: number, after = ""): Promise<Opened> {
+    const ids = "ids" in wanted ? wanted.ids : this.#entries.keys();
+    const known = [...ids].filter((id) => id > after && this.#entries.get(id)?.url.crawl === crawl).sort();
+    const looked = known.slice(0, limit);
+    const urls: OpenedUrl[] = [];
+    for (const id of looked) {
+      const entry = this.#entries.get(id);
+      if (entry !== undefined && isWanted(entry, wanted)) urls.push(this.#open(entry));
+    }
+    const last = looked.at(-1);
+    return known.length > limit && last !== undefined ? { urls, more: last } : { urls };
+  }
+
+  async hasNextVisits(crawl: string): Promise<boolean> {
+    for (const { url } of this.#comingAgain.values()) if (url.crawl === crawl) return true;
+    return false;
+  }
+
+  #open(entry: Entry): OpenedUrl {
+    const was = entry.state as EndState;
+    const { id, crawl, host } = entry.url;
+    this.#comingAgain.delete(id);
+    delete entry.nextVisitAt;
+    delete entry.target;
+    delete entry.reason;
+    entry.host = host;
+    entry.attempts = 0;
+    entry.round += 1;
+    entry.was = was;
+    this.#enqueue(entry, 0);
+    return { id, crawl, host, was };
   }
 
   #insert(url: NewUrl): Entry {
@@ -297,6 +376,16 @@ export class MemoryFrontier implements Frontier {
   }
 }
 
+function isWanted(entry: Entry, wanted: Wanted): boolean {
+  const { state, reason } = entry;
+  if ("endedBefore" in wanted) {
+    if ((entry.at ?? 0) >= wanted.endedBefore) return false;
+    return state === "done" || (state === "failed" && reason !== "poison");
+  }
+  if (state === "skipped") return (REOPENED_SKIPS as readonly (string | undefined)[]).includes(reason);
+  return state === "done" || state === "failed";
+}
+
 /** What is remembered of hosts in standalone mode. */
 export class MemoryHostStates implements HostStates {
   readonly #states = new Map<string, HostState>();
@@ -336,6 +425,7 @@ function toQueued(entry: Entry): QueuedUrl {
     readyAt: entry.readyAt,
     attempts: entry.attempts,
     round: entry.round,
+    ...(entry.revisit !== undefined && { revisit: entry.revisit }),
     ...(suspect !== undefined && { suspect }),
   };
 }

@@ -27,7 +27,7 @@ export type Outcome = {
   /** What is wrong with the host. */
   trouble?: TroubleReport;
 } & (
-  | { state: "done" }
+  | { state: "done"; isUnchanged?: true }
   | { state: "failed"; reason: FailReason; error: string }
   | { state: "skipped"; reason: SkipReason; error?: string }
   | { state: "queued"; reason: string; readyAt: number; host?: string; target?: RedirectTarget }

@@ -11,6 +11,14 @@ export type PageRecord = {
   readonly contentType?: string;
   /** Body bytes after decoding. */
   readonly bytes: number;
+  /** Of a crawl with `recrawl` or `duplicates`: the name of its body, by which it is told from others. */
+  readonly contentHash?: string;
+  /** The server said that it is what it was in an earlier round (304); no body came. */
+  readonly notModified?: true;
+  /** The body was what it had been in the round before; the spider did not see it again. */
+  readonly isUnchanged?: true;
+  /** The URL that has the same body, or one alike; the spider did not see this one. */
+  readonly duplicateOf?: string;
   readonly depth: number;
   readonly at: number;
   readonly node: string;
@@ -39,10 +47,18 @@ export type FileRecord = {
   readonly sha256: string;
   readonly contentType: string;
   readonly at: number;
+  /** Until it is stored: what keeps its bytes. */
+  readonly hold?: string;
 };
 
 /** Bytes that were stored, before anything refers to them. */
-export type StoredContent = { readonly contentId: string; readonly bytes: number; readonly sha256: string };
+export type StoredContent = {
+  readonly contentId: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  /** Keeps the bytes until a record refers to them; given up with that, or by `discard`. */
+  readonly hold?: string;
+};
 
 /** A header as it went over the wire: name and value, in the order and the spelling of whoever sent it. */
 export type WireHeader = readonly [name: string, value: string];
@@ -86,14 +102,14 @@ export type WireResponse = {
 
 export interface FileStore {
   /**
-   * Stores a body as it streams in, never whole in memory.
+   * Stores a body as it streams in, never whole in memory. The same bytes are stored once, whoever saves them.
    * @throws what the stream throws; nothing is kept then
    */
   save(body: AsyncIterable<Uint8Array>, about: { name: string; contentType: string }): Promise<StoredContent>;
   /** The bytes that were stored, as a stream. @throws when there are none */
   open(contentId: string): Promise<AsyncIterable<Uint8Array>>;
-  /** Removes bytes that nothing refers to. */
-  discard(contentId: string): Promise<void>;
+  /** Gives up a hold, if one is named, and removes the bytes unless a record or another hold needs them. */
+  discard(contentId: string, hold?: string): Promise<void>;
 }
 
 /** Where pages, items and files go; safe to call again with the same records. */

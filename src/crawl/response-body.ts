@@ -118,12 +118,11 @@ export class ResponseBody implements FetchedBody {
     this.#wakeReader();
   }
 
-  /** It will not come to its end. */
+  /** It will not come to its end. Who streams it still gets what came: the rest may be had in another way. */
   fail(failure: FetchError): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#failure ??= failure;
-    this.#chunks = [];
     this.#wakeReader();
   }
 
@@ -189,13 +188,13 @@ export class ResponseBody implements FetchedBody {
 
   async *#pieces(): AsyncGenerator<Buffer> {
     for (;;) {
-      this.#check();
       const chunk = this.#chunks.shift();
       if (chunk !== undefined) {
         this.#heldBytes -= chunk.length;
         if (this.#heldBytes < HIGH_WATER_BYTES) this.#controller.resume();
         yield chunk;
       } else if (this.#isOver) {
+        this.#check();
         return;
       } else {
         await this.#change();
@@ -206,18 +205,18 @@ export class ResponseBody implements FetchedBody {
   /** The first bytes off the wire, as many as asked for or as there are; they are kept. */
   async #hold(bytes: number): Promise<Buffer> {
     while (!this.#isOver && this.#heldBytes < Math.min(bytes, HIGH_WATER_BYTES)) await this.#change();
-    this.#check();
+    if (this.#heldBytes < bytes) this.#check();
     const [first = Buffer.alloc(0)] = this.#chunks;
     const held = first.length >= bytes ? first : Buffer.concat(this.#chunks);
     return held.subarray(0, bytes);
   }
 
   #limit(maxBytes: number): void {
-    this.#check();
+    if (this.#chunks.length === 0) this.#check();
     this.#maxWireBytes = maxBytes;
     const known = this.#isOver ? this.#receivedBytes : (this.#declaredBytes ?? 0);
     if (Math.max(known, this.#receivedBytes) > maxBytes) this.#stop(tooLarge(this.#url, maxBytes));
-    this.#check();
+    if (this.#chunks.length === 0) this.#check();
   }
 
   #check(): void {
@@ -240,6 +239,7 @@ export class ResponseBody implements FetchedBody {
   #stop(failure: FetchError): void {
     this.#failure = failure;
     this.#chunks = [];
+    this.#heldBytes = 0;
     this.#abort(failure);
     this.#isOver = true;
     this.#wakeReader();

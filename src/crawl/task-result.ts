@@ -5,6 +5,7 @@ import type { Ending, NewUrl } from "./frontier.js";
 import type { HostNote } from "./host-state.js";
 import type { Outcome } from "./outcome.js";
 import type { ArchiveRecord, FileRecord, ItemRecord, PageRecord } from "./records.js";
+import type { NextVisit, Visit } from "./revisit.js";
 import type { Task, TaskEnd } from "./task.js";
 
 /** Everything that one task brought, to be stored together. */
@@ -27,6 +28,8 @@ export type Findings = {
   items: ItemRecord[];
   files: FileRecord[];
   links: Map<string, NewUrl>;
+  /** Of a URL that is done, in a crawl that fetches it again. */
+  visit?: Visit;
   crawlDelayMs?: number;
   /** When its last fetch began, in milliseconds since the epoch, and the body that this brought. */
   fetchBeganAt?: number;
@@ -50,13 +53,14 @@ export class TaskResults {
     this.#node = node;
   }
 
-  of(task: Task, findings: Findings, outcome: Outcome): TaskResult {
+  /** @param nextVisit when the URL has ended and is to be fetched again */
+  of(task: Task, findings: Findings, outcome: Outcome, nextVisit?: NextVisit): TaskResult {
     const { pages, items, files, links } = findings;
-    const end = endOf(task, outcome, findings);
+    const end = endOf(task, outcome, findings, nextVisit);
     const hostState = this.#hostStateOf(task, end);
     return {
       ending: {
-        ...endingOf(task, outcome, items.length, files.length),
+        ...endingOf(task, outcome, items.length, files.length, nextVisit),
         ...(outcome.state !== "done" && { node: this.#node }),
       },
       end,
@@ -88,7 +92,13 @@ export class TaskResults {
   }
 }
 
-function endingOf(task: Task, outcome: Outcome, items: number, files: number): Ending {
+function endingOf(
+  task: Task,
+  outcome: Outcome,
+  items: number,
+  files: number,
+  nextVisit: NextVisit | undefined,
+): Ending {
   const { statusCode } = outcome;
   const common = {
     ...identityOf(task),
@@ -112,10 +122,12 @@ function endingOf(task: Task, outcome: Outcome, items: number, files: number): E
     ...(outcome.state !== "done" && outcome.error !== undefined && { error: outcome.error }),
     items,
     files,
+    ...(outcome.state === "done" && outcome.isUnchanged === true && { isUnchanged: true }),
+    ...(nextVisit !== undefined && { nextVisit }),
   };
 }
 
-function endOf(task: Task, outcome: Outcome, findings: Findings): TaskEnd {
+function endOf(task: Task, outcome: Outcome, findings: Findings, nextVisit: NextVisit | undefined): TaskEnd {
   const { endedAt, backoffUntil, trouble, statusCode } = outcome;
   const { crawlDelayMs, fetchBeganAt, body } = findings;
   return {
@@ -132,6 +144,7 @@ function endOf(task: Task, outcome: Outcome, findings: Findings): TaskEnd {
     ...(outcome.state === "queued" && {
       queuedAgain: { readyAt: outcome.readyAt, host: outcome.host ?? task.host },
     }),
+    ...(nextVisit !== undefined && { nextVisitAt: nextVisit.at }),
     ...(backoffUntil !== undefined && { backoffUntil }),
     ...(crawlDelayMs !== undefined && { crawlDelayMs }),
   };

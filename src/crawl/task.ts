@@ -1,5 +1,6 @@
 import type { Ending, RedirectTarget, UrlKind, UrlRequest } from "./frontier.js";
 import type { TroubleReport } from "./host-health.js";
+import type { Revisit } from "./revisit.js";
 import type { Suspect } from "./suspicion.js";
 
 /** One fetch handed to a worker: a dispatch that can be checked at every step. Instants in ms since the epoch. */
@@ -17,6 +18,8 @@ export type Task = {
   /** Fetches tried and counted before this one. */
   readonly attempts: number;
   readonly round: number;
+  /** What is known of it from earlier rounds. */
+  readonly revisit?: Revisit;
   readonly token: string;
   readonly shard: number;
   /** The epoch of the shard's lease under which it was dispatched. */
@@ -45,6 +48,8 @@ export type TaskEnd = {
   readonly endedAt: number;
   /** The URL waits again, from this instant, on this host. */
   readonly queuedAgain?: { readonly readyAt: number; readonly host: string };
+  /** The URL has ended, and is to be fetched again at this instant. */
+  readonly nextVisitAt?: number;
   /** Nothing was asked of the host: the lane's delay need not run. */
   readonly untouched?: boolean;
   /** How long its last fetch took, in milliseconds. */

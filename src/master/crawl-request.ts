@@ -6,6 +6,8 @@ import {
   type CrawlRequest,
   crawlRequest,
   MAX_URL_CHARACTERS,
+  type RecrawlRequest,
+  recrawlRequest,
 } from "../crawl/crawl-request.js";
 import { invalidBySchema } from "./errors.js";
 
@@ -22,6 +24,11 @@ export function parseCrawlChanges(input: unknown): CrawlChanges {
 /** @throws RequestError `invalid`, naming each member that is wrong or unknown */
 export function parseAddUrlsRequest(input: unknown): AddUrlsRequest {
   return parse(addUrlsRequest, input);
+}
+
+/** @throws RequestError `invalid`, naming each member that is wrong or unknown */
+export function parseRecrawlRequest(input: unknown): RecrawlRequest {
+  return parse(recrawlRequest, input);
 }
 
 const resourceRequest = z.strictObject({

@@ -3,7 +3,7 @@ import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import type { CrawlRequest } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch-options.js";
-import type { NewUrl, SkipReason } from "../crawl/frontier.js";
+import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/url.js";
 import { UrlIdentity } from "../crawl/url-identity.js";
@@ -18,6 +18,7 @@ import {
   parseAddUrlsRequest,
   parseCrawlChanges,
   parseCrawlRequest,
+  parseRecrawlRequest,
   type ResourceRequest,
 } from "./crawl-request.js";
 import { invalid, notFound, RequestError } from "./errors.js";
@@ -44,6 +45,11 @@ export type AddedUrls = {
   readonly known: number;
 };
 
+export type Reopened = {
+  /** URLs that are queued again. */
+  readonly opened: number;
+};
+
 /** What the nodes made of it when a crawl was closed. */
 export type Cancelled = {
   readonly nodes: readonly { readonly node: string; readonly aborted: number; readonly dropped: number }[];
@@ -52,7 +58,7 @@ export type Cancelled = {
 };
 
 export type CrawlServiceParts = {
-  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge">;
+  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
   readonly spiders: Pick<SpiderCatalog, "get" | "list">;
   readonly clock: Clock;
@@ -166,6 +172,45 @@ export class CrawlService {
     }
     const { accepted, known } = await this.#add(crawl, urls, request.depth, request.priority);
     return { accepted, known };
+  }
+
+  /**
+   * Has URLs that have ended fetched once more, now; a finished crawl runs again.
+   * @throws RequestError `invalid`, `not-found`; `conflict` when it is closed
+   */
+  async recrawl(id: string, input: unknown): Promise<Reopened> {
+    const request = parseRecrawlRequest(input);
+    const urls = canonicalUrls(request.urls ?? [], "urls");
+    const crawl = await this.#find(id);
+    const identity = new UrlIdentity(crawl);
+    const wanted: Wanted =
+      request.urls === undefined
+        ? { endedBefore: this.#parts.clock.now() - (request.olderThanMs ?? 0) }
+        : { ids: urls.map((url) => identity.idOf(url)) };
+    if (crawl.status === "closed" || crawl.status === "failed") {
+      throw new RequestError(
+        "conflict",
+        `crawl "${id}" is ${crawl.status}: resume it before its URLs are fetched again`,
+      );
+    }
+    let opened = 0;
+    for (let after: string | undefined; ; ) {
+      const { urls: found, more } = await this.#parts.store.rounds.open(id, wanted, ADD_BATCH, after);
+      if (found.length > 0) await this.#reopened(id, found);
+      opened += found.length;
+      if (more === undefined) return { opened };
+      after = more;
+    }
+  }
+
+  async #reopened(id: string, urls: readonly OpenedUrl[]): Promise<void> {
+    const { crawls } = this.#parts.store;
+    // After the frontier has them: the end of the crawl and this cannot pass each other unseen.
+    const { reopened } = await crawls.added(id);
+    for (const { was } of urls) crawls.count(id, { [was]: -1, queued: 1 });
+    await crawls.flushCounts();
+    if (reopened) this.#publish("crawl.resumed", id, {});
+    this.#publish("frontier.added", id, { hosts: [...new Set(urls.map(({ host }) => host))] });
   }
 
   /** Closes it, and removes it with all that it left behind. @throws NotFoundError, ConflictError */

@@ -9,7 +9,10 @@ import {
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
 import { toForeignTask } from "../crawl/foreign-task.js";
+import type { OpenedUrl } from "../crawl/frontier.js";
+import { Recrawler } from "../crawl/recrawler.js";
 import { encodeTask, handBack, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
+import { shardOf } from "../crawl/url.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -85,6 +88,7 @@ export class DispatchService implements Service {
   readonly #options: DispatchServiceOptions;
   readonly #deps: DispatchServiceDeps;
   readonly #dispatcher: Dispatcher;
+  readonly #recrawler: Recrawler;
   readonly #loops: Loop[] = [];
   readonly #finishing = new Map<string, { again: boolean }>();
   /** Crawls whose page budget is used up, as far as dispatching here has shown. */
@@ -135,6 +139,13 @@ export class DispatchService implements Service {
       },
       { shardCount: this.#shardCount, ...this.#options.dispatcher },
     );
+    this.#recrawler = new Recrawler({
+      rounds: store.rounds,
+      clock,
+      logger,
+      heldShards: () => this.#dispatcher.heldShards,
+      onOpened: (opened) => this.#urlsOpened(opened),
+    });
   }
 
   async start(): Promise<void> {
@@ -165,6 +176,7 @@ export class DispatchService implements Service {
     await Promise.all(this.#loops.map((loop) => loop.stop()));
     this.#stopExpiry?.();
     this.#certainUntil = Number.NEGATIVE_INFINITY;
+    await this.#recrawler.stop();
     await this.#dispatcher.stop();
     await Promise.all(this.#sendingAway);
     try {
@@ -356,7 +368,31 @@ export class DispatchService implements Service {
   #tasksEnded(events: readonly BusEvent[]): void {
     for (const event of events) {
       const { end } = event.data;
-      if (isTaskEnd(end)) this.#dispatcher.ended(end);
+      if (!isTaskEnd(end)) continue;
+      this.#dispatcher.ended(end);
+      this.#recrawler.ended(end);
+    }
+  }
+
+  /** URLs wait again whose time for another round has come. */
+  #urlsOpened(opened: readonly OpenedUrl[]): void {
+    const hostsByCrawl = new Map<string, Set<string>>();
+    for (const { crawl, host, was } of opened) {
+      this.#deps.store.crawls.count(crawl, { [was]: -1, queued: 1 });
+      const hosts = hostsByCrawl.get(crawl);
+      if (hosts === undefined) hostsByCrawl.set(crawl, new Set([host]));
+      else hosts.add(host);
+    }
+    for (const [crawl, hosts] of hostsByCrawl) {
+      this.#dispatcher.added(crawl, hosts);
+      // A redirect had led here from a host that may be another master's.
+      const held = new Set(this.#dispatcher.heldShards);
+      const others = [...hosts].filter((host) => !held.has(shardOf(host, this.#shardCount)));
+      if (others.length === 0) continue;
+      const at = new Date(this.#deps.clock.now()).toISOString();
+      this.#deps.bus.events.publish("frontier.added", [
+        { type: "frontier.added", at, crawl, data: { hosts: others } },
+      ]);
     }
   }
 
@@ -393,6 +429,7 @@ export class DispatchService implements Service {
       }
     }
     this.#dispatcher.setCrawls(crawls);
+    this.#recrawler.setCrawls(crawls);
     const { frontierUrls } = this.#deps.metrics;
     frontierUrls.set({ state: "queued" }, sum(crawls.map(({ counts }) => counts.queued)));
     frontierUrls.set({ state: "active" }, sum(crawls.map(({ counts }) => counts.active)));
@@ -462,6 +499,7 @@ export class DispatchService implements Service {
     if (finished === undefined) return;
     this.#running.delete(id);
     this.#dispatcher.setCrawls([...this.#running.values()]);
+    this.#recrawler.setCrawls([...this.#running.values()]);
     logger.info(
       { crawl: id, counts: finished.counts, finishReason: finished.finishReason },
       "crawl finished",
@@ -491,6 +529,7 @@ export class DispatchService implements Service {
   async #reconcile(): Promise<void> {
     this.#reconcileSlice = (this.#reconcileSlice + 1) % RECONCILE_SLICES;
     await this.#dispatcher.reconcile([this.#reconcileSlice, RECONCILE_SLICES]);
+    await this.#recrawler.look();
   }
 }
 

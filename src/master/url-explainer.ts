@@ -129,10 +129,12 @@ export class UrlExplainer {
     const page = state === "done" ? await this.#parts.pages.get(`${id}.${round}`) : undefined;
     if (page !== undefined) {
       const where = page.finalUrl === undefined ? "" : ` from ${page.finalUrl}`;
+      const isSame = page.notModified === true || page.isUnchanged === true;
+      const how = isSame ? ", unchanged since the round before" : "";
       return {
         at: instant(page.at),
         what: "fetched",
-        text: `${page.bytes} bytes${where}, ${record.items} items, ${record.files} files`,
+        text: `${page.bytes} bytes${where}${how}, ${record.items} items, ${record.files} files`,
         node: page.node,
         statusCode: page.statusCode,
       };
@@ -201,12 +203,9 @@ function decisionsOn(crawl: CrawlRecord, url: CanonicalUrl, record?: UrlRecord):
   return steps;
 }
 
-function waiting({ readyAt }: UrlRecord, waitReason: string): UrlStep {
-  return {
-    what: "waits",
-    text: waitReason,
-    ...(readyAt !== undefined && { until: instant(readyAt) }),
-  };
+function waiting({ readyAt, nextVisitAt }: UrlRecord, waitReason: string): UrlStep {
+  const until = readyAt ?? nextVisitAt;
+  return { what: "waits", text: waitReason, ...(until !== undefined && { until: instant(until) }) };
 }
 
 function instant(at: number): string {

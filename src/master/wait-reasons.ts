@@ -18,7 +18,7 @@ export class WaitReasons {
     this.#parts = parts;
   }
 
-  /** By id, for each of the rows that is queued. */
+  /** By id, for each of the rows that is queued, or has ended and is to be fetched again. */
   async of(
     crawl: { readonly id: string; readonly status: CrawlStatus },
     rows: readonly UrlRow[],
@@ -26,6 +26,9 @@ export class WaitReasons {
     const reasons = new Map<string, string>();
     const elsewhere: UrlRow[] = [];
     for (const row of rows) {
+      if (row.nextVisitAt !== undefined && crawl.status === "running") {
+        reasons.set(row.id, `recrawl at ${new Date(row.nextVisitAt).toISOString()}`);
+      }
       if (row.state !== "queued") continue;
       const reason = this.#known(crawl, row);
       if (reason === undefined) elsewhere.push(row);

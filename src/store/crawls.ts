@@ -31,6 +31,7 @@ import {
 import type { PageDocument } from "./pages.js";
 import type { Retrier } from "./retrier.js";
 import type { UrlDocument } from "./url-document.js";
+import type { UrlRounds } from "./url-rounds.js";
 
 /** Which nodes may take part in a crawl. */
 export type CrawlNodes = { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
@@ -91,6 +92,7 @@ export type CrawlsDeps = {
   readonly client: MongoClient;
   readonly crawls: Collection<CrawlDocument>;
   readonly urls: Collection<UrlDocument>;
+  readonly rounds: Pick<UrlRounds, "hasNextVisits">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
   readonly files: Collection<FileDocument>;
@@ -104,6 +106,30 @@ const COUNT_EVERY_MS = 200;
 const COUNT_NAMES = Object.keys(NO_COUNTS) as (keyof CrawlCounts)[];
 const CUT_BATCH = 1_000;
 const PURGE_BATCH = 5_000;
+const FILES_BATCH = 50;
+
+/**
+ * What of a page budget a URL has used: its earlier rounds, each in full, and the one that it is in if that has
+ * begun. One that waits for its first attempt has not.
+ */
+const PAGES_OF_URL = {
+  $add: [
+    { $ifNull: ["$round", 0] },
+    {
+      $cond: [
+        {
+          $and: [
+            { $in: ["$state", ["skipped", "queued"]] },
+            { $eq: ["$attempts", 0] },
+            { $eq: [{ $type: "$target" }, "missing"] },
+          ],
+        },
+        0,
+        1,
+      ],
+    },
+  ],
+};
 
 const INBOX_SPEC: CrawlSpec = {
   name: "inbox",
@@ -404,6 +430,8 @@ export class Crawls {
    * frontier first and then tells `added`. So an addition that this instant did not see raises `additions`
    * later: either before the crawl is marked finished, which then does not happen, or after, which opens it
    * again. Links are added before the page they were found on ends, so they need no such care.
+   *
+   * A crawl that fetches its URLs again is not over while one of them has a next visit, unless a limit ends it.
    * @returns the finished crawl; undefined when it is not over, or was finished by someone else
    */
   async finishIfOver(id: string): Promise<CrawlRecord | undefined> {
@@ -411,11 +439,14 @@ export class Crawls {
     const running = await this.#deps.crawls.findOne({ _id: id, status: "running" });
     if (running === null || running.additions === 0) return undefined;
     if (running.cut !== undefined) await this.#skipQueued(id, running.cut);
+    const mayComeAgain = running.recrawl !== undefined && running.cut === undefined;
+    if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id))) return undefined;
     if (await this.#hasOpenUrls(id)) return undefined;
     const seen = await this.#deps.retrier.run("count a crawl", () =>
       this.#deps.client.withSession({ snapshot: true }, async (session) => {
         const crawl = await this.#deps.crawls.findOne({ _id: id, status: "running" }, { session });
         if (crawl === null || crawl.additions === 0) return undefined;
+        if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id, session))) return undefined;
         const counts = await this.#exactCounts(id, session);
         return counts.queued + counts.active > 0 ? undefined : { crawl, counts };
       }),
@@ -503,10 +534,11 @@ export class Crawls {
               { state: { $in: ["done", "failed", "dispatched"] } },
               { state: { $in: ["skipped", "queued"] }, attempts: { $gt: 0 } },
               { state: { $in: ["skipped", "queued"] }, target: { $exists: true } },
+              { round: { $gt: 0 } },
             ],
           },
         },
-        { $count: "pages" },
+        { $group: { _id: null, pages: { $sum: PAGES_OF_URL } } },
       ])
       .toArray();
     const pages = used?.pages ?? 0;
@@ -536,11 +568,20 @@ export class Crawls {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
     const { urls, pages, items, files, archive, crawls } = this.#deps;
-    const contents = files.find({ _id: idsOf(id) }).project<{ contentId: string }>({ contentId: 1 });
-    for await (const { contentId } of contents) await discardContent(contentId);
-    // The crawl itself goes last: whatever stops this on the way, asking again goes on.
+    // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
+    // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
-    await deleteAll(files, idsOf(id));
+    for (;;) {
+      const batch = await files
+        .find({ _id: idsOf(id) })
+        .project<{ _id: string; contentId: string }>({ contentId: 1 })
+        .limit(FILES_BATCH)
+        .toArray();
+      if (batch.length === 0) break;
+      await files.deleteMany({ _id: { $in: batch.map(({ _id }) => _id) } });
+      const contents = new Set(batch.map(({ contentId }) => contentId));
+      await Promise.all([...contents].map(discardContent));
+    }
     await deleteAll(items, idsOf(id));
     await deleteAll(pages, idsOf(id));
     await deleteAll(urls, idsOf(id));
@@ -587,13 +628,16 @@ export class Crawls {
       const batch = await urls.find(left).project<{ _id: string }>({ _id: 1 }).limit(CUT_BATCH).toArray();
       if (batch.length === 0) return skipped;
       const ids = batch.map(({ _id }) => _id);
-      const ended = await retrier.run("skip queued URLs", () =>
-        urls.updateMany(
+      // What was done before stays done: only another look at it is given up.
+      const again = { _id: { $in: ids }, ...left, was: "done" as const };
+      const ended = await retrier.run("skip queued URLs", async () => {
+        await urls.updateMany(again, { $set: { state: "done", at: clock.now() } }, { hint: "_id_" });
+        return urls.updateMany(
           { _id: { $in: ids }, ...left },
           { $set: { state: "skipped", reason: "limit", at: clock.now() } },
           { hint: "_id_" },
-        ),
-      );
+        );
+      });
       skipped += ended.modifiedCount;
     }
   }

@@ -1,9 +1,10 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import type { Readable } from "node:stream";
-import { type Db, GridFSBucket, MongoRuntimeError, ObjectId } from "mongodb";
-import type { FileStore, StoredContent } from "../crawl/records.js";
+import { type Collection, type Db, type Filter, GridFSBucket, ObjectId } from "mongodb";
+import type { FileRecord, FileStore, StoredContent } from "../crawl/records.js";
 import type { Clock } from "../lib/clock.js";
+import { isDuplicateKey } from "./duplicates.js";
 import { NotFoundError } from "./errors.js";
 import type { Files } from "./files.js";
 
@@ -11,9 +12,35 @@ const BUCKET = "contents";
 const SWEEP_BATCH = 500;
 const SWEEP_AFTER_MS = 6 * 3_600_000;
 
-/** Bytes in GridFS, in the collections `contents.files` and `contents.chunks`. */
+/** What stands in `contents.files` beside what GridFS keeps there. */
+type ContentDocument = {
+  readonly _id: ObjectId;
+  readonly metadata?: {
+    readonly contentType: string;
+    /** Unique: the same bytes are stored once. Absent until they are known to be all there. */
+    readonly sha256?: string;
+    /** Raised with each save of these bytes. */
+    readonly uses?: number;
+    /** Saves of these bytes whose records are not stored yet. */
+    readonly holds?: readonly { readonly id: string; readonly at: number }[];
+  };
+};
+
+/**
+ * Bytes in GridFS, in the collections `contents.files` and `contents.chunks`, once for all crawls.
+ *
+ * A body is uploaded before its checksum is known; if its bytes are there already by then, they are shared and the
+ * upload goes. Bytes go when no file record refers to them, which must not be decided while someone is about to
+ * refer to them:
+ *
+ * 1. Each save holds what it got, until the record is stored (`release`) or given up (`discard`). A hold whose worker
+ *    was killed counts no more after hours.
+ * 2. Whoever removes looks at holds and number of uses first, at records then, and removes only if the number of uses
+ *    is still the same. A save in between raises it; one before has either its hold or its record.
+ */
 export class MongoFileStore implements FileStore {
   readonly #db: Db;
+  readonly #contents: Collection<ContentDocument>;
   readonly #bucket: GridFSBucket;
   readonly #files: Files;
   readonly #clock: Clock;
@@ -22,6 +49,7 @@ export class MongoFileStore implements FileStore {
     this.#db = deps.db;
     this.#files = deps.files;
     this.#clock = deps.clock;
+    this.#contents = deps.db.collection(`${BUCKET}.files`);
     this.#bucket = new GridFSBucket(deps.db, {
       bucketName: BUCKET,
       writeConcern: { w: "majority", j: true },
@@ -32,8 +60,9 @@ export class MongoFileStore implements FileStore {
     body: AsyncIterable<Uint8Array>,
     about: { readonly name: string; readonly contentType: string },
   ): Promise<StoredContent> {
+    const hold = { id: randomUUID(), at: this.#clock.now() };
     const upload = this.#bucket.openUploadStream(about.name, {
-      metadata: { contentType: about.contentType },
+      metadata: { contentType: about.contentType, uses: 1, holds: [hold] },
     });
     const hash = createHash("sha256");
     let bytes = 0;
@@ -51,7 +80,9 @@ export class MongoFileStore implements FileStore {
       }
       upload.end();
       await once(upload, "finish");
-      return { contentId: upload.id.toHexString(), bytes, sha256: hash.digest("hex") };
+      const sha256 = hash.digest("hex");
+      const contentId = await this.#settle(upload.id, sha256, hold);
+      return { contentId: contentId.toHexString(), bytes, sha256, hold: hold.id };
     } catch (error) {
       // Chunks that stay behind because the database went away are found by `sweep`.
       await upload.abort().catch(() => {});
@@ -59,13 +90,21 @@ export class MongoFileStore implements FileStore {
     }
   }
 
-  async discard(contentId: string): Promise<void> {
+  async discard(contentId: string, hold?: string): Promise<void> {
     if (!ObjectId.isValid(contentId)) return;
-    try {
-      await this.#bucket.delete(new ObjectId(contentId));
-    } catch (error) {
-      if (!(error instanceof MongoRuntimeError)) throw error; // Gone already.
-    }
+    const id = new ObjectId(contentId);
+    if (hold !== undefined) await this.#giveUp([id], [hold]);
+    await this.#removeUnused(id, this.#clock.now() - SWEEP_AFTER_MS);
+  }
+
+  /** The records are stored: they keep their contents from now on. */
+  async release(records: readonly Pick<FileRecord, "contentId" | "hold">[]): Promise<void> {
+    const held = records.filter(({ contentId, hold }) => hold !== undefined && ObjectId.isValid(contentId));
+    if (held.length === 0) return;
+    await this.#giveUp(
+      held.map(({ contentId }) => new ObjectId(contentId)),
+      held.flatMap(({ hold }) => hold ?? []),
+    );
   }
 
   /** The bytes, or a range of them (`start` inclusive, `end` exclusive). @throws NotFoundError */
@@ -91,15 +130,68 @@ export class MongoFileStore implements FileStore {
     return (await this.#sweepContents(before)) + (await this.#sweepChunks(before));
   }
 
+  /** Makes an upload the one place of its bytes, or shares theirs and drops it. */
+  async #settle(
+    upload: ObjectId,
+    sha256: string,
+    hold: { readonly id: string; readonly at: number },
+  ): Promise<ObjectId> {
+    for (;;) {
+      try {
+        await this.#contents.updateOne({ _id: upload }, { $set: { "metadata.sha256": sha256 } });
+        return upload;
+      } catch (error) {
+        if (!isDuplicateKey(error)) throw error;
+      }
+      const shared = await this.#contents.findOneAndUpdate(
+        { "metadata.sha256": sha256 },
+        { $push: { "metadata.holds": hold }, $inc: { "metadata.uses": 1 } },
+        { projection: { _id: 1 } },
+      );
+      if (shared === null) continue; // They were removed just now: the upload takes their place.
+      await this.#remove(upload);
+      return shared._id;
+    }
+  }
+
+  async #giveUp(ids: readonly ObjectId[], holds: readonly string[]): Promise<void> {
+    await this.#contents.updateMany(
+      { _id: { $in: [...ids] } },
+      { $pull: { "metadata.holds": { id: { $in: [...holds] } } } },
+    );
+  }
+
+  /**
+   * @param expired holds from before this instant count no more
+   * @returns whether it was removed
+   */
+  async #removeUnused(id: ObjectId, expired: number): Promise<boolean> {
+    const content = await this.#contents.findOne({ _id: id }, { projection: { metadata: 1 } });
+    if (content === null) return false;
+    const { uses, holds = [] } = content.metadata ?? {};
+    if (holds.some(({ at }) => at >= expired)) return false;
+    const contentId = id.toHexString();
+    if ((await this.#files.referredTo([contentId])).has(contentId)) return false;
+    return this.#remove(id, { "metadata.uses": uses ?? { $exists: false } });
+  }
+
+  /** The entry goes first: chunks without one are found by `sweep`. */
+  async #remove(id: ObjectId, still: Filter<ContentDocument> = {}): Promise<boolean> {
+    const { deletedCount } = await this.#contents.deleteOne({ ...still, _id: id });
+    if (deletedCount === 0) return false;
+    await this.#db.collection(`${BUCKET}.chunks`).deleteMany({ files_id: id });
+    return true;
+  }
+
   async #sweepContents(before: ObjectId): Promise<number> {
+    const expired = before.getTimestamp().getTime();
     let swept = 0;
     let batch: string[] = [];
     const discardUnused = async () => {
       const used = await this.#files.referredTo(batch);
       for (const contentId of batch) {
         if (used.has(contentId)) continue;
-        await this.discard(contentId);
-        swept += 1;
+        if (await this.#removeUnused(new ObjectId(contentId), expired)) swept += 1;
       }
       batch = [];
     };

@@ -14,7 +14,7 @@ import { insertNew } from "./pages.js";
 import type { Retrier } from "./retrier.js";
 
 /** A stored body on record; `_id` is `<url id>.<round>`. */
-export type FileDocument = Omit<FileRecord, "id"> & { readonly _id: string };
+export type FileDocument = Omit<FileRecord, "id" | "hold"> & { readonly _id: string };
 
 const position = z.string();
 
@@ -30,21 +30,21 @@ export class Files {
 
   /**
    * Stores those that are not there yet.
-   * @returns the contents of those whose file was on record already, with other bytes: nothing refers to them
+   * @returns those that were on record already, with other bytes
    */
-  async store(records: readonly FileRecord[]): Promise<readonly string[]> {
-    const documents = records.map(({ id, ...fields }) => ({ _id: id, ...fields }));
+  async store(records: readonly FileRecord[]): Promise<readonly FileRecord[]> {
+    const documents = records.map(({ id, hold: _hold, ...fields }) => ({ _id: id, ...fields }));
     return this.#retrier.run("store files", async () => {
       const refused = await insertNew(this.#files, documents);
       if (refused.length === 0) return [];
-      const rivals = refused.flatMap((index) => documents[index] ?? []);
+      const rivals = refused.flatMap((index) => records[index] ?? []);
       const kept = await this.#files
-        .find({ _id: { $in: rivals.map(({ _id }) => _id) } })
-        .project<{ contentId: string }>({ contentId: 1 })
+        .find({ _id: { $in: rivals.map(({ id }) => id) } })
+        .project<{ _id: string; contentId: string }>({ contentId: 1 })
         .toArray();
       // The same record once more refers to the bytes that are kept.
-      const inUse = new Set(kept.map(({ contentId }) => contentId));
-      return rivals.map(({ contentId }) => contentId).filter((contentId) => !inUse.has(contentId));
+      const contentOf = new Map(kept.map(({ _id, contentId }) => [_id, contentId]));
+      return rivals.filter(({ id, contentId }) => contentOf.get(id) !== contentId);
     });
   }
 

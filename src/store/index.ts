@@ -47,3 +47,4 @@ export type { StoreDeps, StoreOptions } from "./store.js";
 export { STORE_DEFAULTS, Store } from "./store.js";
 export type { ListedState, UrlList, UrlListOptions, UrlRecord, UrlRow } from "./url-list.js";
 export { LISTED_STATES } from "./url-list.js";
+export type { UrlRounds } from "./url-rounds.js";

@@ -19,6 +19,12 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       key: { crawl: 1, state: 1, host: 1, _id: 1 },
       partialFilterExpression: { state: { $in: ["failed", "skipped"] } },
     },
+    {
+      // Of crawls that fetch their URLs again and again: what comes due next.
+      name: "next-visits",
+      key: { crawl: 1, shard: 1, nextVisitAt: 1 },
+      partialFilterExpression: { nextVisitAt: { $exists: true } },
+    },
   ],
   crawls: [
     { name: "newest", key: { createdAt: -1, _id: -1 } },
@@ -43,7 +49,17 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-digest", key: { digest: 1, at: -1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
+  "contents.files": [
+    {
+      name: "by-sha256",
+      key: { "metadata.sha256": 1 },
+      unique: true,
+      partialFilterExpression: { "metadata.sha256": { $exists: true } },
+    },
+  ],
   files: [{ name: "by-content", key: { contentId: 1 } }],
+  // Pages of a crawl whose text may be like another's.
+  likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],
   leases: [{ name: "by-owner", key: { owner: 1 } }],
   replies: [
     { name: "by-waiting", key: { waiting: 1 } },

@@ -444,6 +444,7 @@ export class MongoFrontier implements Frontier {
               target: "",
               claimedBy: "",
               suspicion: "",
+              nextVisitAt: "",
             },
           },
         },
@@ -518,8 +519,16 @@ export class MongoFrontier implements Frontier {
       if (ending.error !== undefined) $set.error = ending.error.slice(0, MAX_ERROR_CHARACTERS);
       if (ending.items > 0) $set.items = ending.items;
       if (ending.files > 0) $set.files = ending.files;
+      if (ending.nextVisit !== undefined) {
+        $set.nextVisitAt = ending.nextVisit.at;
+        $set.revisit = ending.nextVisit.revisit;
+      }
     }
-    if (ending.state !== "queued") return { $set, $unset: { ...clearedBut($set), suspicion: "" } };
+    if (ending.state !== "queued") {
+      const { items: _items, files: _files, ...rest } = clearedBut($set);
+      const cleared = ending.isUnchanged === true ? rest : clearedBut($set);
+      return { $set, $unset: { ...cleared, suspicion: "" } };
+    }
     const $push = { past: { $each: [pastEventOf(ending, at)], $slice: -MAX_PAST_EVENTS } };
     return withSuspicion({ $set, $unset: clearedBut($set), $push }, ending, at);
   }
@@ -631,6 +640,7 @@ function toQueued(document: UrlDocument): QueuedUrl {
     readyAt,
     attempts,
     round,
+    revisit,
     suspicion,
   } = document;
   const suspect = suspicion === undefined ? undefined : suspectOf(suspicion);
@@ -648,6 +658,7 @@ function toQueued(document: UrlDocument): QueuedUrl {
     readyAt,
     attempts,
     round: round ?? 0,
+    ...(revisit !== undefined && { revisit }),
     ...(suspect !== undefined && { suspect }),
   };
 }

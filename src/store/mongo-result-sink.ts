@@ -1,5 +1,6 @@
-import type { FileStore, ResultSink } from "../crawl/records.js";
+import type { FileRecord, ResultSink } from "../crawl/records.js";
 import type { Archive } from "./archive.js";
+import type { MongoFileStore } from "./file-store.js";
 import type { Files } from "./files.js";
 import type { Items } from "./items.js";
 import type { Pages } from "./pages.js";
@@ -8,7 +9,7 @@ export type MongoResultSinkParts = {
   readonly pages: Pages;
   readonly items: Items;
   readonly files: Files;
-  readonly contents: Pick<FileStore, "discard">;
+  readonly contents: Pick<MongoFileStore, "discard" | "release">;
   readonly archive: Archive;
 };
 
@@ -21,15 +22,25 @@ export class MongoResultSink implements ResultSink {
   }
 
   async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
-    const { pages, items, files, contents, archive } = this.#parts;
+    const { pages, items, files, archive } = this.#parts;
     const storing: Promise<unknown>[] = [];
     if (results.pages.length > 0) storing.push(pages.store(results.pages));
     if (results.items.length > 0) storing.push(items.store(results.items));
     if (results.files.length > 0) {
       const unused = files.store(results.files);
-      storing.push(unused.then((ids) => Promise.all(ids.map((id) => contents.discard(id)))));
+      storing.push(unused.then((records) => this.#letGo(results.files, records)));
     }
     if (results.archive !== undefined) storing.push(archive.store(results.archive));
     await Promise.all(storing);
+  }
+
+  /** The records keep their contents from now on; what the others have is not needed. */
+  async #letGo(records: readonly FileRecord[], unused: readonly FileRecord[]): Promise<void> {
+    const { contents } = this.#parts;
+    const others = new Set(unused);
+    await Promise.all([
+      contents.release(records.filter((record) => !others.has(record))),
+      ...unused.map(({ contentId, hold }) => contents.discard(contentId, hold)),
+    ]);
   }
 }

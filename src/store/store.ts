@@ -5,6 +5,7 @@ import { ConfigError, messageOf } from "../lib/errors.js";
 import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
+import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
 import { StoreUnavailableError } from "./errors.js";
@@ -27,6 +28,7 @@ import { ServerClock } from "./server-clock.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
+import { UrlRounds } from "./url-rounds.js";
 
 export type StoreOptions = {
   /** `mongodb://` or `mongodb+srv://` of a replica set. */
@@ -74,11 +76,13 @@ export class Store implements Service {
   readonly crawls: Crawls;
   readonly frontier: MongoFrontier;
   readonly urls: UrlList;
+  readonly rounds: UrlRounds;
   readonly pages: Pages;
   readonly items: Items;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
+  readonly bodies: MongoContentIndex;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
   readonly robots: MongoRobotsStore;
@@ -118,10 +122,12 @@ export class Store implements Service {
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
     const files = db.collection<FileDocument>("files");
+    this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
     this.crawls = new Crawls({
       client: this.#client,
       crawls: db.collection<CrawlDocument>("crawls"),
       urls,
+      rounds: this.rounds,
       pages,
       items,
       files,
@@ -137,6 +143,12 @@ export class Store implements Service {
     this.contents = new MongoFileStore({ db, files: this.files, clock });
     const archive = db.collection<ArchiveDocument>("archive");
     this.archive = new Archive(archive, retrier, (contentId) => this.contents.open(contentId));
+    this.bodies = new MongoContentIndex({
+      bodies: db.collection<BodyDocument>("bodies"),
+      likenesses: db.collection<LikenessDocument>("likenesses"),
+      retrier,
+      clock,
+    });
     this.results = new MongoResultSink({
       pages: this.pages,
       items: this.items,
@@ -217,6 +229,7 @@ export class Store implements Service {
   /** Removes a crawl that was closed or has finished, with all that it left. @throws NotFoundError, ConflictError */
   async purge(crawl: string): Promise<void> {
     await this.crawls.purge(crawl, (contentId) => this.contents.discard(contentId));
+    await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
   }
 

@@ -1,4 +1,5 @@
-import type { Dispatch, RedirectTarget, UrlKind, UrlRequest, UrlState } from "../crawl/frontier.js";
+import type { Dispatch, EndState, RedirectTarget, UrlKind, UrlRequest, UrlState } from "../crawl/frontier.js";
+import type { Revisit } from "../crawl/revisit.js";
 import type { Suspicion } from "../crawl/suspicion.js";
 
 /** A URL of the frontier as it is stored; what is absent is not written. Instants in ms since the epoch. */
@@ -41,6 +42,11 @@ export type UrlDocument = {
   readonly suspicion?: Suspicion;
   /** The URL whose redirect led here, when this one was recorded for that alone. */
   readonly claimedBy?: string;
+  /** While it has ended and is to be fetched again: when. */
+  readonly nextVisitAt?: number;
+  readonly revisit?: Revisit;
+  /** Of one that was opened again: how it had ended. */
+  readonly was?: EndState;
   /**
    * When its state last changed. Its fraction of a millisecond is random and marks all that were changed by
    * one batch, so that a batch that came through in part, or was repeated, can be told from others.

@@ -33,6 +33,10 @@ export type UrlRow = {
   readonly parent?: string;
   /** While it is queued: not before this instant. */
   readonly readyAt?: number;
+  /** It has ended, and is to be fetched again at this instant. */
+  readonly nextVisitAt?: number;
+  /** How often it was opened again after it had ended. */
+  readonly round: number;
   readonly items: number;
   readonly files: number;
   /** When its state last changed. */
@@ -210,6 +214,8 @@ function toRow(document: UrlDocument): UrlRow {
     ...(error !== undefined && { error }),
     ...(parent !== undefined && { parent }),
     ...(state === "queued" && { readyAt: document.readyAt }),
+    ...(document.nextVisitAt !== undefined && { nextVisitAt: document.nextVisitAt }),
+    round: document.round ?? 0,
     items: document.items ?? 0,
     files: document.files ?? 0,
     at: Math.floor(document.at),

@@ -128,6 +128,7 @@ export class ClusterWorker implements Service {
         fetcher: this.#fetcher,
         robots: new Robots({ fetcher: this.#fetcher, store: this.#store.robots, clock, userAgent, logger }),
         files: this.#store.contents,
+        contents: this.#store.bodies,
         spiders: bundledSpiders,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#store.frontier,

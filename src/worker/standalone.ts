@@ -1,11 +1,12 @@
 import { createHash, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createWriteStream, type WriteStream } from "node:fs";
-import { mkdir, open, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Writable } from "node:stream";
 import { LRUCache } from "lru-cache";
 import { Browser } from "../crawl/browser.js";
+import { MemoryContentIndex } from "../crawl/content-index.js";
 import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatcher.js";
 import type { Documents } from "../crawl/documents.js";
@@ -15,6 +16,7 @@ import type { NewUrl } from "../crawl/frontier.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
+import { Recrawler } from "../crawl/recrawler.js";
 import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
 import { Robots } from "../crawl/robots.js";
 import { handBack, type Task } from "../crawl/task.js";
@@ -68,6 +70,7 @@ export class Standalone implements Service {
   readonly #deps: StandaloneDeps;
   readonly #frontier = new MemoryFrontier(SHARDS);
   readonly #dispatcher: Dispatcher;
+  readonly #recrawler: Recrawler;
   readonly #engine: Engine;
   readonly #browser: Browser | undefined;
   readonly #committer: Committer<undefined>;
@@ -99,6 +102,7 @@ export class Standalone implements Service {
         fetcher,
         robots: new Robots({ fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger }),
         files: new FolderFileStore(options.filesFolder),
+        contents: new MemoryContentIndex(),
         spiders,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#frontier,
@@ -125,6 +129,13 @@ export class Standalone implements Service {
       },
       hostPatienceMs === undefined ? {} : { backoff: { patienceMs: hostPatienceMs } },
     );
+    this.#recrawler = new Recrawler({
+      rounds: this.#frontier,
+      clock,
+      logger,
+      heldShards: () => this.#dispatcher.heldShards,
+      onOpened: (opened) => this.#dispatcher.added(crawl.id, new Set(opened.map(({ host }) => host))),
+    });
     this.#committer = new Committer<undefined>(
       {
         frontier: this.#frontier,
@@ -141,6 +152,7 @@ export class Standalone implements Service {
             this.#totals.files += result.files.length;
             for (const page of result.pages) this.#totals.bytes += page.bytes;
             this.#dispatcher.ended(result.end);
+            this.#recrawler.ended(result.end);
           }
           if (this.#totals.bytes >= (crawl.limits.maxBytes ?? Number.POSITIVE_INFINITY))
             this.#cut("maxBytes");
@@ -170,12 +182,14 @@ export class Standalone implements Service {
     await this.#frontier.add(seeds);
     this.#dispatcher.setWindow(concurrency * 2);
     this.#dispatcher.setCrawls([crawl]);
+    this.#recrawler.setCrawls([crawl]);
     await this.#dispatcher.hold(new Map(Array.from({ length: SHARDS }, (_, shard) => [shard, 1])));
     const { maxDurationMs } = crawl.limits;
     if (maxDurationMs !== undefined) this.#deps.clock.after(maxDurationMs, () => this.#cut("maxDurationMs"));
   }
 
   async stop(): Promise<void> {
+    await this.#recrawler.stop();
     await this.#dispatcher.stop();
     this.#waiting.length = 0;
     this.#stopping.abort();
@@ -253,6 +267,7 @@ export class Standalone implements Service {
   #checkOver(): void {
     const { queued, active } = this.counts;
     if (queued === 0 && active === 0 && this.#committer.size === 0) {
+      if (this.#finishReason === "completed" && this.#frontier.nextVisits > 0) return;
       this.#finish({ counts: this.counts, finishReason: this.#finishReason });
     } else if (this.#finishReason !== "completed" && queued > 0) {
       this.#frontier.skipQueued(this.#options.crawl.id, "limit");
@@ -315,11 +330,16 @@ export class ItemWriter implements ResultSink {
   }
 }
 
-/** Files in a folder of the disk, named by their content's checksum. */
+/**
+ * Files in a folder of the disk, named by their content's checksum and by the name that they were first saved under:
+ * the same content is there once, also of earlier runs.
+ */
 export class FolderFileStore implements FileStore {
   readonly #folder: string;
   /** How often each content was saved: the same bytes may come from several URLs. */
   readonly #saved = new Map<string, number>();
+  /** By the start of the checksum. */
+  #known: Promise<Map<string, string>> | undefined;
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -345,10 +365,13 @@ export class FolderFileStore implements FileStore {
         await file.close();
       }
       const sha256 = hash.digest("hex");
-      // Same content, same name: stored once. The end of the name tells people what it is.
-      const contentId = `${sha256.slice(0, 16)}-${about.name}`;
-      await rename(unfinished, path.join(this.#folder, contentId));
+      this.#known ??= this.#look();
+      const known = await this.#known;
+      const contentId = known.get(sha256.slice(0, 16)) ?? `${sha256.slice(0, 16)}-${about.name}`;
+      known.set(sha256.slice(0, 16), contentId);
+      // Counted first: whoever discards the same content meanwhile leaves it there.
       this.#saved.set(contentId, (this.#saved.get(contentId) ?? 0) + 1);
+      await rename(unfinished, path.join(this.#folder, contentId));
       return { contentId, bytes, sha256 };
     } catch (error) {
       await rm(unfinished, { force: true });
@@ -364,7 +387,17 @@ export class FolderFileStore implements FileStore {
   async discard(contentId: string): Promise<void> {
     const left = (this.#saved.get(contentId) ?? 0) - 1;
     this.#saved.set(contentId, left);
-    if (left <= 0) await rm(path.join(this.#folder, path.basename(contentId)), { force: true });
+    if (left > 0) return;
+    const known = await this.#known;
+    known?.delete(contentId.slice(0, 16));
+    await rm(path.join(this.#folder, path.basename(contentId)), { force: true });
+  }
+
+  /** What earlier runs have left, which no run but theirs removes. */
+  async #look(): Promise<Map<string, string>> {
+    const names = (await readdir(this.#folder)).filter((name) => /^[0-9a-f]{16}-/.test(name));
+    for (const name of names) this.#saved.set(name, 1);
+    return new Map(names.map((name) => [name.slice(0, 16), name]));
   }
 }
 

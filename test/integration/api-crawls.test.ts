@@ -98,6 +98,60 @@ describe("PATCH /crawls/:id", () => {
   });
 });
 
+describe("POST /crawls/:id/recrawl", () => {
+  const URLS = ["http://site.test/", "http://site.test/a", "http://site.test/b"];
+  const ended = async () => {
+    const { body: crawl } = await master.post("/api/v1/crawls", { seeds: URLS });
+    await master.finish(crawl.id);
+    return { id: crawl.id as string, path: `/api/v1/crawls/${crawl.id}/recrawl` };
+  };
+
+  it("has some URLs of a finished crawl fetched again, and the crawl runs again", async () => {
+    const { id, path } = await ended();
+
+    const answer = await master.post(path, { urls: [URLS[1], URLS[1], "http://site.test/unknown"] });
+
+    expect([answer.status, answer.body]).toEqual([202, { opened: 1 }]);
+    const { body: crawl } = await master.get(`/api/v1/crawls/${id}`);
+    expect(crawl).toMatchObject({ status: "running", counts: { queued: 1, done: 2 }, finishedAt: null });
+    const { body: urls } = await master.get(`/api/v1/crawls/${id}/urls?state=queued`);
+    expect(urls.items).toMatchObject([{ url: URLS[1], round: 1, attempts: 0 }]);
+    await master.finish(id);
+    expect((await master.get(`/api/v1/crawls/${id}`)).body).toMatchObject({
+      status: "finished",
+      counts: { queued: 0, done: 3 },
+    });
+  });
+
+  it("has all URLs fetched again that ended so long ago", async () => {
+    const { id, path } = await ended();
+
+    expect((await master.post(path, { olderThanMs: 3_600_000 })).body).toEqual({ opened: 0 });
+    expect((await master.get(`/api/v1/crawls/${id}`)).body.status).toBe("finished");
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    expect((await master.post(path, { olderThanMs: 0 })).body).toEqual({ opened: 3 });
+    expect((await master.post(path, { olderThanMs: 0 })).body).toEqual({ opened: 0 });
+  });
+
+  it.each([
+    ["nothing", {}],
+    ["both", { urls: URLS, olderThanMs: 0 }],
+    ["no URLs", { urls: [] }],
+    ["a negative age", { olderThanMs: -1 }],
+    ["an unknown member", { urls: URLS, depth: 1 }],
+  ])("is refused with %s", async (_, body) => {
+    const { path } = await ended();
+    expect((await master.post(path, body)).status).toBe(400);
+  });
+
+  it("is refused for a crawl that is closed, or that there is not", async () => {
+    const { id, path } = await ended();
+    await master.post(`/api/v1/crawls/${id}/close`, {});
+    expect((await master.post(path, { olderThanMs: 0 })).status).toBe(409);
+    expect((await master.post("/api/v1/crawls/nonesuch/recrawl", { olderThanMs: 0 })).status).toBe(404);
+  });
+});
+
 describe("POST /crawls", () => {
   it("starts a crawl with defaults filled in and its seeds queued", async () => {
     const { status, headers, body } = await master.post("/api/v1/crawls", {

@@ -194,5 +194,38 @@ describe("files", () => {
       "x-content-type-options": "nosniff",
     });
     expect(again.status).toBe(304);
+    const part = async (headers: Record<string, string>, method = "GET") => {
+      const response = await fetch(`${master.url}/api/v1/files/${id}`, { method, headers });
+      const body = Buffer.from(await response.arrayBuffer());
+      return { status: response.status, range: response.headers.get("content-range"), body };
+    };
+    const etag = file.headers.get("etag") ?? "";
+    expect(etag).toBe(`"${stored.sha256}"`);
+    expect(file.headers.get("accept-ranges")).toBe("bytes");
+    for (const [range, start, end] of [
+      ["bytes=0-0", 0, 1],
+      ["bytes=261110-261130", 261_110, 261_131],
+      ["bytes=699999-", 699_999, 700_000],
+      ["bytes=-5", 699_995, 700_000],
+      ["bytes=10-99999999", 10, 700_000],
+      ["bytes=-9999999", 0, 700_000],
+    ] as const) {
+      const found = await part({ range });
+      expect([range, found.status, found.range]).toEqual([range, 206, `bytes ${start}-${end - 1}/700000`]);
+      expect(found.body.equals(bytes.subarray(start, end))).toBe(true);
+    }
+    for (const range of ["bytes=700000-", "bytes=800000-900000", "bytes=-0"]) {
+      expect(await part({ range })).toMatchObject({ status: 416, range: "bytes */700000" });
+    }
+    for (const range of ["bytes=5-4", "bytes=0-1,5-6", "lines=0-5", "bytes=a-b", "bytes=-"]) {
+      expect(await part({ range })).toMatchObject({ status: 200, range: null });
+    }
+    const range = "bytes=0-9";
+    expect(await part({ range, "if-range": etag })).toMatchObject({ status: 206 });
+    expect(await part({ range, "if-range": `W/${etag}` })).toMatchObject({ status: 200 });
+    expect(await part({ range, "if-range": "Sun, 06 Nov 1994 08:49:37 GMT" })).toMatchObject({ status: 200 });
+    expect(await part({ range, "if-none-match": `"x", W/${etag}` })).toMatchObject({ status: 304 });
+    const head = await fetch(`${master.url}/api/v1/files/${id}`, { method: "HEAD", headers: { range } });
+    expect([head.status, head.headers.get("content-length")]).toEqual([200, "700000"]);
   });
 });

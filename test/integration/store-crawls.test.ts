@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CrawlSpec, DEFAULT_POLITENESS, INBOX } from "../../src/crawl/crawl.js";
 import type { Ending, NewUrl } from "../../src/crawl/frontier.js";
-import type { FileRecord, ItemRecord, PageRecord } from "../../src/crawl/records.js";
+import type { FileRecord, ItemRecord, PageRecord, StoredContent } from "../../src/crawl/records.js";
+import { RECRAWL_DEFAULTS } from "../../src/crawl/recrawl-options.js";
 import type { Store } from "../../src/store/index.js";
 import { StoresUnderTest } from "../support/store-under-test.js";
 
@@ -374,6 +375,74 @@ describe("Crawls", () => {
     });
   });
 
+  describe("with recrawl", () => {
+    const SHARDS = Array.from({ length: 64 }, (_, shard) => shard);
+
+    /** A crawl of two URLs, of which the first has ended and comes again. */
+    async function comingAgain(spec: Partial<CrawlSpec> = {}) {
+      const { id, url } = await newCrawl({ recrawl: RECRAWL_DEFAULTS, ...spec });
+      const urls = [url("again"), url("once")];
+      await one.crawls.reserve(id, 2);
+      await one.frontier.add(urls);
+      await one.crawls.added(id);
+      await finishUrls(one, urls.slice(1));
+      const end = async (isAgain: boolean) => {
+        const token = `2.${id}.${isAgain}`;
+        await one.frontier.dispatch([urls[0]?.id ?? ""], {
+          token,
+          generation: 1,
+          dispatchedAt: Date.now(),
+          notAfter: Date.now() + 60_000,
+        });
+        const nextVisit = { at: Date.now(), revisit: { intervalMs: 1 } };
+        const ending = { ...done(url("again"), token), ...(isAgain && { nextVisit }) };
+        await one.frontier.commit([ending as Ending]);
+      };
+      await end(true);
+      return { id, end, open: () => one.rounds.openDue(id, SHARDS, Date.now() + 1, 10) };
+    }
+
+    it("is not over while a URL comes again, and is when none does", async () => {
+      const { id, end, open } = await comingAgain();
+
+      expect(await one.crawls.finishIfOver(id)).toBeUndefined();
+      await open();
+      expect(await one.crawls.finishIfOver(id)).toBeUndefined();
+      await end(false);
+
+      expect(await one.crawls.finishIfOver(id)).toMatchObject({
+        finishReason: "completed",
+        counts: { done: 2, queued: 0 },
+      });
+    });
+
+    it("is over when a limit ends it, and what was done stays done", async () => {
+      for (const isOpen of [false, true]) {
+        const { id, open } = await comingAgain();
+        if (isOpen) await open();
+
+        await one.crawls.cut(id, "maxDurationMs");
+
+        expect(await one.crawls.finishIfOver(id)).toMatchObject({
+          finishReason: "maxDurationMs",
+          counts: { done: 2, skipped: 0, queued: 0 },
+        });
+      }
+    });
+
+    it("uses its page budget in every round", async () => {
+      const { id, end, open } = await comingAgain({ limits: { maxPages: 3 } });
+      expect(await one.crawls.settleBudget(id, 0)).toBe("spent");
+      await open();
+      expect(await one.crawls.settleBudget(id, 0)).toBe("spent");
+      expect(await one.crawls.reserve(id, 5)).toBe(1);
+      await end(false);
+
+      expect(await one.crawls.settleBudget(id, 0)).toBe("spent");
+      expect(await one.crawls.reserve(id, 1)).toBe(0);
+    });
+  });
+
   describe("purge", () => {
     it("removes a crawl with all that it left, and nothing of others", async () => {
       const kept = await newCrawl();
@@ -388,18 +457,16 @@ describe("Crawls", () => {
         );
       const mine = await save("mine");
       const theirs = await save("theirs");
-      const file = (crawl: string, contentId: string): FileRecord => ({
+      const file = (crawl: string, saved: StoredContent): FileRecord => ({
         id: `${crawl}:1.0`,
         crawl,
         url: "http://a.test/1",
-        contentId,
+        ...saved,
         name: "f",
-        bytes: 4,
-        sha256: "",
         contentType: "text/plain",
         at: 1,
       });
-      await one.files.store([file(id, mine.contentId), file(kept.id, theirs.contentId)]);
+      await one.results.store({ pages: [], items: [], files: [file(id, mine), file(kept.id, theirs)] });
       await one.replies.expect([{ id: "r1", crawl: id, urlId: url("1").id, url: "u", replyTo: "q" }]);
 
       await expect(one.purge(id)).rejects.toMatchObject({ code: "conflict" });

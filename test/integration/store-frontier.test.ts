@@ -273,6 +273,7 @@ describe("MongoFrontier", () => {
         priority: 5,
         host: "a.test",
         attempts: 1,
+        round: 0,
         statusCode: 404,
         reason: "http-status",
         items: 0,

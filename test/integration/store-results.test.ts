@@ -82,7 +82,8 @@ describe("results", () => {
     const second = await store.contents.save(streamOf("second"), about);
     await store.results.store({ pages: [], items: [], files: [file("f", first.contentId)] });
 
-    await store.results.store({ pages: [], items: [], files: [file("f", second.contentId), file("g", "x")] });
+    const again = { ...file("f", second.contentId), hold: second.hold ?? "" };
+    await store.results.store({ pages: [], items: [], files: [again, file("g", "x")] });
 
     expect((await store.files.get(file("f", "").id))?.contentId).toBe(first.contentId);
     expect((await bytesOf(first.contentId)).toString()).toBe("first");
@@ -137,6 +138,7 @@ describe("results", () => {
         contentId: expect.any(String),
         bytes: whole.length,
         sha256: createHash("sha256").update(whole).digest("hex"),
+        hold: expect.any(String),
       });
       expect((await bytesOf(saved.contentId)).equals(whole)).toBe(true);
       const part = await store.contents.open(saved.contentId, { start: 299_990, end: 300_010 });
@@ -163,12 +165,91 @@ describe("results", () => {
     });
 
     it("does not mind discarding what is gone", async () => {
-      const { contentId } = await store.contents.save(streamOf("x"), about);
-      await store.contents.discard(contentId);
+      const { contentId, hold } = await store.contents.save(streamOf("x"), about);
+      await store.contents.discard(contentId, hold);
 
       await expect(store.contents.discard(contentId)).resolves.toBeUndefined();
       await expect(store.contents.discard("nonsense")).resolves.toBeUndefined();
       await expect(store.contents.open("nonsense")).rejects.toMatchObject({ code: "not-found" });
+    });
+
+    it("stores the same bytes once, whoever saves them and however many at once", async () => {
+      const other = await stores.open();
+      const bytes = randomBytes(600_000);
+      const before = await store.collection("contents.chunks").countDocuments();
+
+      const saved = await Promise.all(
+        [store, other, store, other, store].map((one) => one.contents.save(streamOf(bytes), about)),
+      );
+
+      expect(new Set(saved.map(({ contentId }) => contentId)).size).toBe(1);
+      expect(await store.collection("contents.chunks").countDocuments()).toBe(before + 3);
+      expect((await bytesOf(saved[0]?.contentId ?? "")).equals(bytes)).toBe(true);
+    });
+
+    it("keeps bytes while anyone is about to refer to them, or does", async () => {
+      const { file } = newCrawl();
+      const gone = async (contentId: string) =>
+        store.contents.open(contentId).then(
+          () => false,
+          () => true,
+        );
+      const first = await store.contents.save(streamOf("shared"), about);
+      const second = await store.contents.save(streamOf("shared"), about);
+      expect(second.contentId).toBe(first.contentId);
+
+      await store.contents.discard(first.contentId, first.hold);
+      expect(await gone(first.contentId)).toBe(false);
+      const record = { ...file("a", second.contentId), hold: second.hold ?? "" };
+      await store.results.store({ pages: [], items: [], files: [record] });
+      await store.contents.discard(second.contentId, second.hold);
+      expect(await gone(first.contentId)).toBe(false);
+      expect(await store.files.get(record.id)).toEqual(file("a", second.contentId));
+
+      await store.collection<{ _id: string }>("files").deleteOne({ _id: record.id });
+      await store.contents.discard(second.contentId);
+      expect(await gone(first.contentId)).toBe(true);
+    });
+
+    it("gives whoever saves bytes that are being removed bytes that stay", async () => {
+      const body = randomBytes(1_000);
+      for (let round = 0; round < 30; round += 1) {
+        const { file } = newCrawl();
+        const first = await store.contents.save(streamOf(body), about);
+
+        const [second] = await Promise.all([
+          store.contents.save(streamOf(body), about),
+          store.contents.discard(first.contentId, first.hold),
+        ]);
+        const record = { ...file("a", second.contentId), hold: second.hold ?? "" };
+        await store.results.store({ pages: [], items: [], files: [record] });
+
+        expect((await bytesOf(second.contentId)).equals(body)).toBe(true);
+        await store.collection<{ _id: string }>("files").deleteOne({ _id: record.id });
+      }
+    });
+
+    it("leaves bytes to a crawl that has them when another that had them is purged", async () => {
+      const spec = { spider: "pdf", seeds: [], scope: "any", limits: {}, priority: 5, params: {} } as const;
+      const politeness = { delayMs: 0, maxConcurrencyPerHost: 4, obeyRobots: true };
+      const both = await Promise.all([1, 2].map(() => store.crawls.create({ ...spec, politeness })));
+      const ids = both.map(({ crawl }) => crawl.id);
+      let contentId = "";
+      for (const crawl of ids) {
+        const saved = await store.contents.save(streamOf("in both"), about);
+        ({ contentId } = saved);
+        const { file } = newCrawl();
+        const record = { ...file("a", contentId), crawl, id: `${crawl}:a.0`, hold: saved.hold ?? "" };
+        await store.results.store({ pages: [], items: [], files: [record] });
+        await store.crawls.close(crawl);
+      }
+      const [one = "", other = ""] = ids;
+
+      await store.purge(one);
+      expect((await bytesOf(contentId)).toString()).toBe("in both");
+      await store.purge(other);
+
+      await expect(store.contents.open(contentId)).rejects.toMatchObject({ code: "not-found" });
     });
 
     it("sweeps away what no file refers to, once it is old enough, and nothing else", async () => {

@@ -21,7 +21,7 @@ describe("Store", () => {
     await expect(store?.ping()).resolves.toBeUndefined();
     expect((await store?.crawls.list())?.items.map(({ id }) => id)).toEqual(["inbox"]);
     const indexes = await store?.collection("urls").indexes();
-    expect(indexes?.map(({ name }) => name).sort()).toEqual(["_id_", "left", "open"]);
+    expect(indexes?.map(({ name }) => name).sort()).toEqual(["_id_", "left", "next-visits", "open"]);
   });
 
   it("may be stopped twice, and before it was started", async () => {
@@ -124,10 +124,12 @@ describe("Store", () => {
     await client.close();
 
     expect(names.sort()).toEqual([
+      "contents.files",
       "crawls",
       "deadLetters",
       "files",
       "leases",
+      "likenesses",
       "notifications",
       "replies",
       "robots",

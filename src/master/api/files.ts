@@ -1,11 +1,12 @@
 import { Readable } from "node:stream";
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { FileRecord } from "../../crawl/records.js";
 import { WarcWriter } from "../../crawl/warc.js";
 import { VERSION } from "../../lib/version.js";
 import { parse } from "../crawl-request.js";
 import { notFound, RequestError } from "../errors.js";
+import { byteRangeOf, matchesAny } from "./byte-range.js";
 import type { ApiParts } from "./parts.js";
 import { crawlId, fileId, idOf, listQuery } from "./query.js";
 
@@ -35,22 +36,35 @@ export function fileRoutes(
     return reply.send(Readable.from(writer.write(store.archive.read(id)), { objectMode: false }));
   });
 
-  api.get("/files/:id", async (request, reply) => {
+  const send = async (request: FastifyRequest, reply: FastifyReply) => {
     const id = idOf(request.params, fileId);
     const file = await store.files.get(id);
     if (file === undefined) throw notFound("file", id);
     const etag = `"${file.sha256}"`;
-    reply.header("etag", etag);
-    if (request.headers["if-none-match"] === etag) return reply.code(304).send();
+    reply.header("etag", etag).header("accept-ranges", "bytes");
+    const { "if-none-match": known, range, "if-range": ifRange } = request.headers;
+    if (matchesAny(known, etag)) return reply.code(304).send();
+    // A range is asked for by GET alone, and only of what is still what the client has the rest of (RFC 9110, 14.2).
+    const asked = request.method === "GET" && (ifRange === undefined || ifRange === etag) ? range : undefined;
+    const part = byteRangeOf(asked, file.bytes);
+    if (part === "unsatisfiable") {
+      return reply.code(416).header("content-range", `bytes */${file.bytes}`).send();
+    }
+    const { start, end } = part ?? { start: 0, end: file.bytes };
+    if (part !== undefined) {
+      reply.code(206).header("content-range", `bytes ${start}-${end - 1}/${file.bytes}`);
+    }
     reply
       .type(safeType(file.contentType))
-      .header("content-length", file.bytes)
+      .header("content-length", end - start)
       .header("content-disposition", attachmentNamed(file.name))
       // Whatever a stranger's server called this, no browser runs it here.
       .header("content-security-policy", "default-src 'none'; sandbox");
     if (request.method === "HEAD") return reply.send();
-    return reply.send(await store.contents.open(file.contentId));
-  });
+    return reply.send(await store.contents.open(file.contentId, part ?? {}));
+  };
+  // HEAD by its own: the one that comes with GET would say that there is nothing.
+  api.route({ method: ["GET", "HEAD"], url: "/files/:id", handler: send });
 }
 
 function viewOf({ contentId: _contentId, ...file }: FileRecord) {

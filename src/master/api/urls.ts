@@ -28,6 +28,11 @@ export function urlRoutes(
     return reply.code(202).send(added);
   });
 
+  api.post("/crawls/:id/recrawl", async (request, reply) => {
+    const reopened = await crawls.recrawl(idOf(request.params, crawlId), request.body);
+    return reply.code(202).send(reopened);
+  });
+
   api.get("/crawls/:id/urls", async (request) => {
     const id = idOf(request.params, crawlId);
     const query = parse(listed, request.query);
@@ -35,7 +40,7 @@ export function urlRoutes(
     const { items, next } = await store.urls.list(id, query);
     const reasons = await waitReasons.of({ id, status }, items);
     const view = (row: UrlRow) => {
-      const { readyAt: _readyAt, ...shown } = row;
+      const { readyAt: _readyAt, nextVisitAt: _nextVisitAt, ...shown } = row;
       const waitReason = reasons.get(row.id);
       return {
         ...shown,

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { MemoryContentIndex } from "../../../src/crawl/content-index.js";
 import { type Crawl, DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
 import { Engine } from "../../../src/crawl/engine.js";
 import { NoBrowserError, RenderError } from "../../../src/crawl/errors.js";
@@ -85,6 +86,7 @@ describe("a page that is to be rendered", () => {
           },
           discard: async () => {},
         },
+        contents: new MemoryContentIndex(),
         spiders: {
           get: () => ({
             name: "looks",
