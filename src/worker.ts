@@ -38,6 +38,7 @@ const SHARED = [
   "maxSitemapNesting",
   "maxAttempts",
   "retryDelayMs",
+  "maxRetryDelayMs",
   "browserPath",
   "browserSandbox",
   "browserMemoryBytes",
@@ -195,13 +196,14 @@ function renderingOptions(config: WorkerConfig) {
 }
 
 function limitsOf(config: WorkerConfig) {
-  const { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs } = config;
+  const { maxPageBytes, maxFileBytes, maxAttempts, retryDelayMs, maxRetryDelayMs } = config;
   const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
   return {
     maxPageBytes,
     maxFileBytes,
     maxAttempts,
     retryDelayMs,
+    maxRetryDelayMs,
     maxListedUrls,
     maxListingBytes,
     maxSitemapNesting,

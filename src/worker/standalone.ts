@@ -10,7 +10,7 @@ import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatcher.js";
 import { Engine, type SpiderCatalog } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetcher.js";
-import type { NewUrl } from "../crawl/frontier.js";
+import type { Ending, NewUrl } from "../crawl/frontier.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
@@ -49,6 +49,8 @@ export type StandaloneDeps = {
   readonly archive?: WarcFile;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told what each fetch of a URL came to, once that is in the frontier. `queued`: it will be tried again. */
+  readonly onEnded?: (task: Task, ending: Ending) => void;
 };
 
 /** How a standalone crawl ended. */
@@ -67,7 +69,7 @@ export class Standalone implements Service {
   readonly #dispatcher: Dispatcher;
   readonly #engine: Engine;
   readonly #browser: Browser | undefined;
-  readonly #committer: Committer<undefined>;
+  readonly #committer: Committer<Task>;
   readonly #stopping = new AbortController();
   readonly #waiting: Task[] = [];
   readonly #totals = { items: 0, files: 0, bytes: 0 };
@@ -121,7 +123,7 @@ export class Standalone implements Service {
       },
       hostPatienceMs === undefined ? {} : { backoff: { patienceMs: hostPatienceMs } },
     );
-    this.#committer = new Committer<undefined>(
+    this.#committer = new Committer<Task>(
       {
         frontier: this.#frontier,
         results: { store: (results) => this.#store(results) },
@@ -132,7 +134,8 @@ export class Standalone implements Service {
         onCommitted: async ({ members, links }) => {
           const hostsAdded = new Set(links.queued.map((url) => url.host));
           if (hostsAdded.size > 0) this.#dispatcher.added(crawl.id, hostsAdded);
-          for (const { result } of members) {
+          for (const { result, context } of members) {
+            deps.onEnded?.(context, result.ending);
             this.#totals.items += result.items.length;
             this.#totals.files += result.files.length;
             for (const page of result.pages) this.#totals.bytes += page.bytes;
@@ -226,14 +229,14 @@ export class Standalone implements Service {
     const { clock, logger } = this.#deps;
     try {
       const result = await this.#engine.run(task, this.#options.crawl, this.#stopping.signal);
-      if (result !== undefined) this.#committer.add({ result, context: undefined });
+      if (result !== undefined) this.#committer.add({ result, context: task });
     } catch (error) {
       logger.error({ err: error, url: task.url }, "a task failed in a way that was not foreseen");
       const now = clock.now();
       const back = handBack(task, "internal error", now, now + 1_000);
       const ending = { ...back.ending, attempts: task.attempts + 1 };
       const nothing = { pages: [], items: [], files: [], links: [] };
-      this.#committer.add({ result: { ...back, ending, ...nothing }, context: undefined });
+      this.#committer.add({ result: { ...back, ending, ...nothing }, context: task });
     }
   }
 
