@@ -296,7 +296,8 @@ export class Engine {
   ): Promise<Outcome | Moved> {
     const { clock } = this.#deps;
     const { statusCode } = fetched;
-    if (statusCode !== 304 && (statusCode < 200 || statusCode > 299)) {
+    const isNotModified = statusCode === 304 && wasAskedIfModified(task);
+    if (!isNotModified && (statusCode < 200 || statusCode > 299)) {
       fetched.body.discard();
       return context.judge.badStatus(fetched, task);
     }
@@ -569,6 +570,13 @@ function admissionKey(crawl: Pick<Crawl, "id" | "generation">): string {
 /** What is logged for a task of a trace says so. */
 function loggerOf({ request }: Task, logger: Logger): Logger {
   return request?.trace === undefined ? logger : logger.child(traceFields(request.trace));
+}
+
+/** Whether a 304 is an answer to what was asked. */
+function wasAskedIfModified(task: Task): boolean {
+  return Object.keys(task.request?.headers ?? {}).some((name) =>
+    /^if-(none-match|modified-since)$/i.test(name),
+  );
 }
 
 function isPost(task: Task): boolean {
