@@ -31,11 +31,14 @@ export const HOSTILE_BEHAVIOURS: readonly HostileBehaviour[] = [
 
 /** Short waits, so that a server that never answers is soon done with. All else is as it comes. */
 export const HOSTILE_LIMITS = {
-  fetchTimeoutMs: 3_000,
-  retryDelayMs: 100,
+  fetchTimeoutMs: 6_000,
+  retryDelayMs: 600,
   maxRetryDelayMs: 1_500,
   maxFileBytes: 4 * 1_048_576,
 } as const;
+
+/** One fetch at a time on a host: those that send much do not do it all at once. */
+export const HOSTILE_POLITENESS = { delayMs: 0, maxConcurrencyPerHost: 1, obeyRobots: true } as const;
 
 /** Links into `/denied/` are out of scope. */
 export const HOSTILE_SCOPE = { allow: [], deny: ["*/denied/*"] } as const;

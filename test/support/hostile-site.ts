@@ -91,7 +91,11 @@ export class HostileSite {
   }
 
   async #open(behaviours: readonly HostileBehaviour[]): Promise<void> {
-    const groups = Map.groupBy(behaviours, ({ name, host }) => host ?? name);
+    const groups = new Map<string, HostileBehaviour[]>();
+    for (const behaviour of behaviours) {
+      const name = behaviour.host ?? behaviour.name;
+      groups.set(name, [...(groups.get(name) ?? []), behaviour]);
+    }
     let number = 0;
     for (const [name, sharing] of groups) {
       number += 1;
@@ -112,7 +116,10 @@ export class HostileSite {
     const onSocket = (socket: Socket) => this.#meet(socket, name);
     const tls = this.#certificates.get(listens);
     if (tls === undefined) return this.#serve(createServer(onSocket), address);
-    return this.#serve(createTlsServer(tls, onSocket).on("tlsClientError", () => {}), address);
+    return this.#serve(
+      createTlsServer(tls, onSocket).on("tlsClientError", () => {}),
+      address,
+    );
   }
 
   #serve(server: Server, address: string): Promise<number> {
@@ -143,16 +150,20 @@ export class HostileSite {
       first.meets(socket);
       return;
     }
-    this.#readRequest(socket, (visit) => {
-      // Only the first request of a connection is answered: the rest is silence.
-      if (visit.path === "/robots.txt") {
-        (host.behaviours.find(({ robots }) => robots !== undefined)?.robots ?? status(404))(visit);
-        return;
-      }
-      const own = host.behaviours.find((behaviour) => pathOf(behaviour) === visit.path);
-      const behaviour = own ?? (first.host === undefined ? first : undefined);
-      (behaviour?.answer ?? (({ socket }: Visit) => reply(socket)))(visit);
-    }, host.origin);
+    this.#readRequest(
+      socket,
+      (visit) => {
+        // Only the first request of a connection is answered: the rest is silence.
+        if (visit.path === "/robots.txt") {
+          (host.behaviours.find(({ robots }) => robots !== undefined)?.robots ?? status(404))(visit);
+          return;
+        }
+        const own = host.behaviours.find((behaviour) => pathOf(behaviour) === visit.path);
+        const behaviour = own ?? (first.host === undefined ? first : undefined);
+        (behaviour?.answer ?? (({ socket }: Visit) => reply(socket)))(visit);
+      },
+      host.origin,
+    );
   }
 
   #beInnocent({ socket, path }: Visit): void {
@@ -168,6 +179,10 @@ export class HostileSite {
 
   #readRequest(socket: Socket, answer: (visit: Visit) => void, origin = ""): void {
     let request = "";
+    socket.once("data", (chunk: Buffer) => {
+      // The first byte of a TLS handshake: what a plain server makes of it.
+      if (chunk[0] === 0x16) socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+    });
     const take = (chunk: Buffer) => {
       request += chunk.toString("latin1");
       if (request.length > MAX_HEAD_BYTES) socket.destroy();

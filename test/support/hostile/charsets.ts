@@ -52,7 +52,12 @@ function bytesOf(charset: string): Buffer {
 }
 
 function charset(name: string, contentType: string, body: Buffer, title: string): HostileBehaviour {
-  return { name, host: "charsets", answer: page(body, { "content-type": contentType }), ends: { ...DONE, title } };
+  return {
+    name,
+    host: "charsets",
+    answer: page(body, { "content-type": contentType }),
+    ends: { ...DONE, title },
+  };
 }
 
 function utf16(text: string, order: "le" | "be", marked: boolean): Buffer {
@@ -60,7 +65,7 @@ function utf16(text: string, order: "le" | "be", marked: boolean): Buffer {
   return order === "le" ? bytes : bytes.swap16();
 }
 
-const WIDE = "<!doctype html><title>Grüße 你好</title>";
+const WIDE = "<!doctype html><title>Grüße 你好</title><p>x";
 const CAFE = Buffer.from("caf\u00e9", "latin1");
 
 /** Character sets, told truly and falsely, in every place where a browser looks. */
@@ -76,27 +81,87 @@ export const CHARSETS: readonly HostileBehaviour[] = [
       word,
     ),
   ),
-  charset("utf-8 with its mark", "text/html", Buffer.concat([Buffer.from("efbbbf", "hex"), titled(bytesOf("utf-8"))]), "Grüße"),
+  charset(
+    "utf-8 with its mark",
+    "text/html",
+    Buffer.concat([Buffer.from("efbbbf", "hex"), titled(bytesOf("utf-8"))]),
+    "Grüße",
+  ),
   charset("utf-16le with its mark", "text/html", utf16(WIDE, "le", true), "Grüße 你好"),
   charset("utf-16be with its mark", "text/html", utf16(WIDE, "be", true), "Grüße 你好"),
   charset("utf-16le in the header", "text/html; charset=utf-16le", utf16(WIDE, "le", false), "Grüße 你好"),
   charset("utf-16be in the header", "text/html; charset=utf-16be", utf16(WIDE, "be", false), "Grüße 你好"),
-  charset("utf-16 of half a character", "text/html; charset=utf-16le", utf16(WIDE, "le", false).subarray(0, -1), "Grüße 你好"),
-  charset("a mark that contradicts the header", "text/html; charset=shift_jis", Buffer.concat([Buffer.from("efbbbf", "hex"), titled(bytesOf("utf-8"))]), "Grüße"),
-  charset("a header that contradicts the meta element", "text/html; charset=koi8-r", titled(bytesOf("koi8-r"), '<meta charset="utf-8">'), "Привет"),
-  charset("utf-16 in a meta element of 8 bits", "text/html", titled(bytesOf("utf-8"), '<meta charset="utf-16">'), "Grüße"),
+  charset(
+    "utf-16 of half a character",
+    "text/html; charset=utf-16le",
+    utf16(WIDE, "le", false).subarray(0, -1),
+    "Grüße 你好",
+  ),
+  charset(
+    "a mark that contradicts the header",
+    "text/html; charset=shift_jis",
+    Buffer.concat([Buffer.from("efbbbf", "hex"), titled(bytesOf("utf-8"))]),
+    "Grüße",
+  ),
+  charset(
+    "a header that contradicts the meta element",
+    "text/html; charset=koi8-r",
+    titled(bytesOf("koi8-r"), '<meta charset="utf-8">'),
+    "Привет",
+  ),
+  charset(
+    "utf-16 in a meta element of 8 bits",
+    "text/html",
+    titled(bytesOf("utf-8"), '<meta charset="utf-16">'),
+    "Grüße",
+  ),
   charset("latin-1 called utf-8", "text/html; charset=utf-8", titled(CAFE), "caf\ufffd"),
   charset("utf-8 called latin-1", "text/html; charset=iso-8859-1", titled(bytesOf("utf-8")), "GrÃ¼ÃŸe"),
   // UTF-7 is no encoding of the web, since it hides markup: it must be read as what it looks like.
-  charset("utf-7 in the header", "text/html; charset=utf-7", titled(Buffer.from("+ADw-script+AD4-")), "+ADw-script+AD4-"),
-  charset("utf-7 in a meta element", "text/html", titled(Buffer.from("+ADw-b+AD4-"), '<meta charset="utf-7">'), "+ADw-b+AD4-"),
+  charset(
+    "utf-7 in the header",
+    "text/html; charset=utf-7",
+    titled(Buffer.from("+ADw-script+AD4-")),
+    "+ADw-script+AD4-",
+  ),
+  charset(
+    "utf-7 in a meta element",
+    "text/html",
+    titled(Buffer.from("+ADw-b+AD4-"), '<meta charset="utf-7">'),
+    "+ADw-b+AD4-",
+  ),
   charset("a charset nobody knows", "text/html; charset=klingon", titled(bytesOf("utf-8")), "Grüße"),
   charset("a charset nobody knows and latin-1", "text/html; charset=klingon", titled(CAFE), "café"),
-  charset("a charset of 10,000 letters", `text/html; charset=${"x".repeat(10_000)}`, titled(bytesOf("utf-8")), "Grüße"),
-  charset("a charset in quotes", 'text/html; charset="windows-1251"', titled(bytesOf("windows-1251")), "Привет"),
+  charset(
+    "a charset of 10,000 letters",
+    `text/html; charset=${"x".repeat(10_000)}`,
+    titled(bytesOf("utf-8")),
+    "Grüße",
+  ),
+  charset(
+    "a charset in quotes",
+    'text/html; charset="windows-1251"',
+    titled(bytesOf("windows-1251")),
+    "Привет",
+  ),
   charset("no charset and utf-8", "text/html", titled(bytesOf("utf-8")), "Grüße"),
   charset("no charset and latin-1", "text/html", titled(CAFE), "café"),
-  charset("iso-8859-1 that is windows-1252", "text/html; charset=iso-8859-1", titled(bytesOf("windows-1252")), "€5 – café"),
-  charset("utf-8 cut in a character", "text/html; charset=utf-8", Buffer.from("<title>Gr\u00fc</title>\u00fc").subarray(0, -1), "Grü"),
-  charset("utf-8 longer than it need be", "text/html; charset=utf-8", titled(Buffer.from([0xc0, 0xbc, 0x62])), "\ufffd\ufffdb"),
+  charset(
+    "iso-8859-1 that is windows-1252",
+    "text/html; charset=iso-8859-1",
+    titled(bytesOf("windows-1252")),
+    "€5 – café",
+  ),
+  charset(
+    "utf-8 cut in a character",
+    "text/html; charset=utf-8",
+    Buffer.from("<title>Gr\u00fc</title>\u00fc").subarray(0, -1),
+    "Grü",
+  ),
+  charset(
+    "utf-8 longer than it need be",
+    "text/html; charset=utf-8",
+    titled(Buffer.from([0xc0, 0xbc, 0x62])),
+    "\ufffd\ufffdb",
+  ),
 ];

@@ -136,20 +136,39 @@ export const REDIRECTS: readonly HostileBehaviour[] = [
     }),
     ends: FINE,
   },
-  { name: "a redirect to nowhere", answer: ({ socket }) => reply(socket, "", {}, 302), ends: httpStatus(302) },
+  {
+    name: "a redirect to nowhere",
+    answer: ({ socket }) => reply(socket, "", {}, 302),
+    ends: httpStatus(302),
+  },
   { name: "a redirect to nothing", answer: redirect(""), ends: { state: "failed", attempts: 1 } },
   { name: "a redirect to half a URL", answer: redirect("http://"), ends: NO_HTTP },
-  { name: "a redirect to a port beyond all ports", answer: redirect("http://127.0.0.1:99999/"), ends: NO_HTTP },
+  {
+    name: "a redirect to a port beyond all ports",
+    answer: redirect("http://127.0.0.1:99999/"),
+    ends: NO_HTTP,
+  },
   { name: "a redirect with a password", answer: redirect("http://user:secret@192.0.2.1/"), ends: NO_HTTP },
   {
     name: "a redirect of 100,000 characters",
     answer: ({ socket }) => reply(socket, "", { location: `/${"x".repeat(30_000)}` }, 302),
     ends: NO_HTTP,
   },
-  { name: "two redirects at once", path: "/from", answer: byPath({
-      "/from": raw("HTTP/1.1 302 Found\r\nlocation: /to\r\nlocation: http://10.0.0.1/\r\ncontent-length: 0\r\n\r\n"),
-    }), ends: FINE },
-  { name: "a redirect out of scope", answer: redirect("/denied/page"), ends: skipped("scope", { statusCode: 302 }) },
+  {
+    name: "two redirects at once",
+    path: "/from",
+    answer: byPath({
+      "/from": raw(
+        "HTTP/1.1 302 Found\r\nlocation: /to\r\nlocation: http://10.0.0.1/\r\ncontent-length: 0\r\n\r\n",
+      ),
+    }),
+    ends: FINE,
+  },
+  {
+    name: "a redirect out of scope",
+    answer: redirect("/denied/page"),
+    ends: skipped("scope", { statusCode: 302 }),
+  },
   {
     name: "a redirect to a page that is known",
     path: "/from",
@@ -158,10 +177,22 @@ export const REDIRECTS: readonly HostileBehaviour[] = [
   },
   // 300 offers a choice and 304, 305 and 306 are none; browsers follow the five above only (Fetch, 2.2.3).
   { name: "300 with a location", answer: redirect("/to", 300), ends: httpStatus(300) },
-  { name: "300 without a location", answer: ({ socket }) => reply(socket, PAGE, {}, 300), ends: httpStatus(300) },
-  { name: "304 unasked", answer: raw("HTTP/1.1 304 Not Modified\r\netag: \"a\"\r\n\r\n"), ends: httpStatus(304) },
+  {
+    name: "300 without a location",
+    answer: ({ socket }) => reply(socket, PAGE, {}, 300),
+    ends: httpStatus(300),
+  },
+  {
+    name: "304 unasked",
+    answer: raw('HTTP/1.1 304 Not Modified\r\netag: "a"\r\n\r\n'),
+    ends: httpStatus(304),
+  },
   { name: "305 to a proxy", answer: redirect("http://192.0.2.1:3128/", 305), ends: httpStatus(305) },
-  { name: "201 with a location", answer: ({ socket }) => reply(socket, PAGE, { location: "http://10.0.0.1/" }, 201), ends: { state: "done", statusCode: 201, attempts: 1 } },
+  {
+    name: "201 with a location",
+    answer: ({ socket }) => reply(socket, PAGE, { location: "http://10.0.0.1/" }, 201),
+    ends: { state: "done", statusCode: 201, attempts: 1 },
+  },
 
   inside("a private address", "http://10.0.0.1/"),
   inside("a private address by 308", "http://192.168.1.1/", 308),
@@ -173,10 +204,10 @@ export const REDIRECTS: readonly HostileBehaviour[] = [
   inside("a unique local address", "http://[fd00::1]/"),
   inside("a link-local address", "http://[fe80::1]/"),
   inside("an address in one decimal number", "http://2130706433/"),
-  inside("an address in hexadecimal", "http://0x7f.0x0.0x0.0x1/"),
-  inside("an address in octal", "http://0177.0.0.01/"),
-  inside("an address with parts left out", "http://127.1/"),
-  inside("an address in wide digits", encodeURI("http://１２７.0.0.1/")),
+  inside("an address in hexadecimal", "http://0x7f.0x0.0x0.0x1/hexadecimal"),
+  inside("an address in octal", "http://0177.0.0.01/octal"),
+  inside("an address with parts left out", "http://127.1/short"),
+  inside("an address in wide digits", encodeURI("http://１２７.0.0.1/wide")),
   inside("no address at all", "http://0.0.0.0/"),
   inside("a broadcast address", "http://255.255.255.255/"),
   inside("a multicast address", "http://224.0.0.1/"),

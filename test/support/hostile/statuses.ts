@@ -35,8 +35,17 @@ export const STATUSES: readonly HostileBehaviour[] = [
       ends: httpStatus(statusCode),
     }),
   ),
-  ...[408, 425, 500, 501, 502, 503, 504, 507, 511].map((statusCode) => storm(`always ${statusCode}`, statusCode)),
-  { name: "404 with a body without length", answer: ({ socket }) => { socket.write("HTTP/1.1 404 No\r\n\r\n"); socket.end(PAGE); }, ends: httpStatus(404) },
+  ...[408, 425, 500, 501, 502, 503, 504, 507, 511].map((statusCode) =>
+    storm(`always ${statusCode}`, statusCode),
+  ),
+  {
+    name: "404 with a body without length",
+    answer: ({ socket }) => {
+      socket.write("HTTP/1.1 404 No\r\n\r\n");
+      socket.end(PAGE);
+    },
+    ends: httpStatus(404),
+  },
   storm("429 and nothing more", 429),
   storm("429 for a second", 429, () => "1"),
   storm("429 until a date", 429, () => at(SECOND)),
@@ -66,9 +75,29 @@ export const STATUSES: readonly HostileBehaviour[] = [
     ends: httpStatus(429, ATTEMPTS),
   },
   { name: "500 and then 404", answer: inTurn(status(500), status(404)), ends: httpStatus(404, 2) },
-  { name: "204 with a body", answer: raw(`HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello`), ends: { state: "done", statusCode: 204, attempts: 1 } },
-  { name: "204 without a body", answer: raw("HTTP/1.1 204 No Content\r\n\r\n"), ends: { state: "done", statusCode: 204, attempts: 1, title: "" } },
-  { name: "205 with a body", answer: ({ socket }) => reply(socket, PAGE, {}, 205), ends: { state: "done", statusCode: 205, attempts: 1 } },
-  { name: "206 unasked", answer: ({ socket }) => reply(socket, PAGE, { "content-range": "bytes 0-9/100" }, 206), ends: { state: "done", statusCode: 206, attempts: 1 } },
-  { name: "299", answer: ({ socket }) => reply(socket, PAGE, {}, 299), ends: { state: "done", statusCode: 299, attempts: 1, title: "Fine" } },
+  {
+    name: "204 with a body",
+    answer: raw(`HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello`),
+    ends: { state: "done", statusCode: 204, attempts: 1 },
+  },
+  {
+    name: "204 without a body",
+    answer: raw("HTTP/1.1 204 No Content\r\n\r\n"),
+    ends: { state: "done", statusCode: 204, attempts: 1, title: "" },
+  },
+  {
+    name: "205 with a body",
+    answer: ({ socket }) => reply(socket, PAGE, {}, 205),
+    ends: { state: "done", statusCode: 205, attempts: 1 },
+  },
+  {
+    name: "206 unasked",
+    answer: ({ socket }) => reply(socket, PAGE, { "content-range": "bytes 0-9/100" }, 206),
+    ends: { state: "done", statusCode: 206, attempts: 1 },
+  },
+  {
+    name: "299",
+    answer: ({ socket }) => reply(socket, PAGE, {}, 299),
+    ends: { state: "done", statusCode: 299, attempts: 1, title: "Fine" },
+  },
 ];

@@ -5,8 +5,18 @@ const PNG = Buffer.from("89504e470d0a1a0a0000000d4948445200000001000000010806000
 const NOISE = Buffer.from(Array.from({ length: 20_000 }, (_, n) => (n * 2_654_435_761) >>> 24));
 const LEADING_PAGE = `${PAGE}<a href="/denied/link">a link</a>`;
 
-function typed(name: string, contentType: string | undefined, body: string | Buffer, title: string): HostileBehaviour {
-  return { name, host: "types", answer: page(body, { "content-type": contentType }), ends: { ...DONE, title } };
+function typed(
+  name: string,
+  contentType: string | undefined,
+  body: string | Buffer,
+  title: string,
+): HostileBehaviour {
+  return {
+    name,
+    host: "types",
+    answer: page(body, { "content-type": contentType }),
+    ends: { ...DONE, title },
+  };
 }
 
 /** What a page is said to be, and what it is. No type makes a page fail: what is no HTML has no title and no links. */
@@ -27,10 +37,23 @@ export const TYPES: readonly HostileBehaviour[] = [
   typed("noise as HTML", "text/html", NOISE, ""),
   typed("noise of no type", undefined, NOISE, ""),
   typed("nothing but NUL", "text/html", Buffer.alloc(100_000), ""),
-  typed("a page with NUL in it", "text/html", Buffer.from("<!doctype html>\0<title>Fi\0ne</title>"), "Fi\ufffdne"),
-  { ...typed("a PDF as HTML for a spider of PDFs", "text/html", PDF, ""), spider: "pdf", ends: { ...DONE, files: 1 } },
+  typed(
+    "a page with NUL in it",
+    "text/html",
+    Buffer.from("<!doctype html>\0<title>Fi\0ne</title>"),
+    "Fi\ufffdne",
+  ),
+  {
+    ...typed("a PDF as HTML for a spider of PDFs", "text/html", PDF, ""),
+    spider: "pdf",
+    ends: { ...DONE, files: 1 },
+  },
   { ...typed("a PDF of no type", undefined, PDF, ""), spider: "pdf", ends: { ...DONE, files: 1 } },
   { ...typed("a PDF as an image", "image/png", PDF, ""), spider: "pdf", ends: { ...DONE, files: 1 } },
   { ...typed("HTML as a PDF", "application/pdf", PAGE, ""), spider: "pdf", ends: { ...DONE, files: 1 } },
-  { ...typed("HTML for a spider of PDFs", "text/html", PAGE, ""), spider: "pdf", ends: { ...FINE, files: 0 } },
+  {
+    ...typed("HTML for a spider of PDFs", "text/html", PAGE, ""),
+    spider: "pdf",
+    ends: { ...FINE, files: 0 },
+  },
 ];
