@@ -21,7 +21,7 @@ import {
 import { expectEnd, type Outcome } from "../../support/hostile-outcomes.js";
 import { HostileSite } from "../../support/hostile-site.js";
 
-const INNOCENT_PAGES = 200;
+const INNOCENT_PAGES = 60;
 /** What a crawl may leave behind on the heap, in MiB: caches, and code that was compiled. */
 const HEAP_GROWTH = 24;
 
