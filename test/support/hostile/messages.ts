@@ -169,7 +169,7 @@ export const MESSAGES: readonly HostileBehaviour[] = [
     answer: raw(`HTTP/1.1 100 Continue\r\n\r\n${SIZED}\r\n${PAGE}`),
     ends: network(/bad response/),
     deviates:
-      "RFC 9110, 15.2.1, lets a client pass over a 100 that it did not ask for; undici ends the connection.",
+      "RFC 9110, 15.2.1, lets a client pass over a 100 that it did not ask for; undici ends the connection: `network`.",
   },
   {
     name: "interim responses without end",
@@ -226,7 +226,7 @@ export const MESSAGES: readonly HostileBehaviour[] = [
     answer: raw(`${SIZED}x-folded: one\r\n two\r\n\tthree\r\n\r\n${PAGE}`),
     ends: network(/./),
     deviates:
-      "RFC 9112, 5.2, has folded lines read as one; undici's parser takes them for an error, as its default is.",
+      "RFC 9112, 5.2, has folded lines read as one; undici's parser, strict as it is by default, refuses them: `network`.",
   },
   {
     name: "a header line without a colon",
