@@ -12,6 +12,8 @@ import { HostileSite } from "../support/hostile-site.js";
 
 const INNOCENT_PAGES = 60;
 const SPIDERS = ["links", "pdf"] as const;
+/** Each bomb alone would be 1 GiB. */
+const MAX_RSS_BYTES = 900 * 1_048_576;
 /** How often master and nodes are looked at meanwhile, in milliseconds. */
 const LOOK_MS = 250;
 
@@ -30,6 +32,8 @@ type Node = {
   readonly id: string;
   readonly status: string;
   readonly epoch: number;
+  readonly suspect: boolean;
+  readonly memory?: { readonly rssBytes: number };
   readonly heartbeatAt: string;
 };
 
@@ -37,6 +41,9 @@ type Node = {
 class Watch {
   readonly health = new Set<number | string>();
   readonly statuses = new Set<string>();
+  /** Nodes that were not heard of for a while. */
+  readonly suspects = new Set<string>();
+  mostRssBytes = 0;
   readonly epochs = new Map<string, Set<number>>();
   readonly heartbeats = new Map<string, Set<string>>();
   readonly #master: Master;
@@ -62,6 +69,8 @@ class Watch {
       this.health.add(answer);
       for (const node of (await api(this.#master).list("/api/v1/nodes")) as Node[]) {
         this.statuses.add(node.status);
+        if (node.suspect) this.suspects.add(node.id);
+        this.mostRssBytes = Math.max(this.mostRssBytes, node.memory?.rssBytes ?? 0);
         this.epochs.set(node.id, (this.epochs.get(node.id) ?? new Set()).add(node.epoch));
         this.heartbeats.set(node.id, (this.heartbeats.get(node.id) ?? new Set()).add(node.heartbeatAt));
       }
@@ -104,9 +113,10 @@ describe("a cluster that crawls hostile servers", () => {
 
   async function crawl(spider: (typeof SPIDERS)[number]): Promise<void> {
     const mine = HOSTILE_BEHAVIOURS.filter((behaviour) => (behaviour.spider ?? "links") === spider);
+    const innocent = spider === "links" ? [site.innocent] : [];
     const { id } = await api(master).createCrawl({
       spider,
-      seeds: [...mine.map((behaviour) => site.urlOf(behaviour)), site.innocent],
+      seeds: [...mine.map((behaviour) => site.urlOf(behaviour)), ...innocent],
       scope: HOSTILE_SCOPE,
       politeness: HOSTILE_POLITENESS,
     });
@@ -168,10 +178,16 @@ describe("a cluster that crawls hostile servers", () => {
   it("answers health checks and hears from its nodes all the while", () => {
     expect([...watch.health]).toEqual([200]);
     expect([...watch.statuses]).toEqual(["online"]);
+    expect([...watch.suspects]).toEqual([]);
     for (const id of ["w1", "w2"]) {
       expect(watch.heartbeats.get(id)?.size).toBeGreaterThan(2);
       expect(watch.epochs.get(id)?.size).toBe(1);
     }
+  });
+
+  it("is not made to hold what bombs and endless bodies would be", () => {
+    expect(watch.mostRssBytes).toBeGreaterThan(0);
+    expect(watch.mostRssBytes).toBeLessThan(MAX_RSS_BYTES);
   });
 
   it("loses no worker, and gives up no message", async () => {
