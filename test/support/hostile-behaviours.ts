@@ -32,6 +32,7 @@ export const HOSTILE_BEHAVIOURS: readonly HostileBehaviour[] = [
 /** Short waits, so that a server that never answers is soon done with. All else is as it comes. */
 export const HOSTILE_LIMITS = {
   fetchTimeoutMs: 6_000,
+  connectTimeoutMs: 3_000,
   retryDelayMs: 600,
   maxRetryDelayMs: 1_500,
   maxFileBytes: 4 * 1_048_576,

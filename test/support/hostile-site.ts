@@ -20,7 +20,7 @@ type Listening = NonNullable<HostileBehaviour["listens"]>;
  */
 export class HostileSite {
   readonly innocentPages: number;
-  /** The authority of those certificates that are wrong in another way than by who issued them. */
+  /** The authority that crawlers are to trust. */
   readonly caFile: string;
   readonly #hosts = new Map<string, Host>();
   readonly #hostOf = new Map<string, Host>();
@@ -47,10 +47,15 @@ export class HostileSite {
   static async start(behaviours: readonly HostileBehaviour[], innocentPages: number): Promise<HostileSite> {
     const authorities = [await TestAuthority.create(), await TestAuthority.create()] as const;
     const [known, unknown] = authorities;
-    const anyHost = "subjectAltName=IP:127.0.0.1";
+    // For any host there may be: a certificate names addresses one by one.
+    const count = behaviours.length;
+    const hosts = [
+      `subjectAltName=${Array.from({ length: count }, (_, index) => `IP:${addressOf(index + 1)}`).join(",")}`,
+    ];
     const certificates = new Map<Listening, TlsOptions>([
-      ["tls", await tlsOptions(unknown.issue("unknown", [anyHost]))],
-      ["expired", await tlsOptions(known.issue("expired", [anyHost], -1))],
+      ["tls", await tlsOptions(known.issue("fine", hosts))],
+      ["unknown", await tlsOptions(unknown.issue("unknown", hosts))],
+      ["expired", await tlsOptions(known.issue("expired", hosts, -1))],
       ["wrong-host", await tlsOptions(known.issue("wrong-host", ["subjectAltName=DNS:other.example"]))],
     ]);
     const site = new HostileSite(innocentPages, [...authorities], certificates);
@@ -99,7 +104,7 @@ export class HostileSite {
     let number = 0;
     for (const [name, sharing] of groups) {
       number += 1;
-      const address = `127.77.${number >> 8}.${number & 255}`;
+      const address = addressOf(number);
       const [first] = sharing;
       if (first === undefined) continue;
       const { scheme = "http", listens = "plain" } = first;
@@ -203,6 +208,11 @@ export class HostileSite {
     if (host === undefined) throw new Error(`no behaviour is called "${behaviour}"`);
     return host.origin;
   }
+}
+
+/** The address of the n-th host. */
+function addressOf(number: number): string {
+  return `127.77.${number >> 8}.${number & 255}`;
 }
 
 /** The path at which a behaviour is met. */

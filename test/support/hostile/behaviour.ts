@@ -40,7 +40,7 @@ export type HostileBehaviour = {
   /** @default "http" */
   readonly scheme?: "http" | "https";
   /** What listens there. @default "plain" */
-  readonly listens?: "plain" | "nothing" | "tls" | "expired" | "wrong-host";
+  readonly listens?: "plain" | "nothing" | "tls" | "unknown" | "expired" | "wrong-host";
   /** @default "links" */
   readonly spider?: "links" | "pdf";
   /** Called with each connection, instead of reading a request from it. */

@@ -21,7 +21,9 @@ const HTTP2_SETTINGS = Buffer.from("000006040000000000000400ffffff", "hex");
 const TLS_ALERT = Buffer.from("1503030002020a", "hex");
 
 /** How often that is tried is left open: the next attempt would meet the same certificate. */
-const BAD_CERTIFICATE = { state: "failed", reason: "network", error: /certificate/ } as const;
+function badCertificate(error: RegExp): HostileBehaviour["ends"] {
+  return { state: "failed", reason: "network", error };
+}
 
 /** Servers that do not speak when they should, stop in the middle, or speak something else. */
 export const CONNECTIONS: readonly HostileBehaviour[] = [
@@ -172,21 +174,27 @@ export const CONNECTIONS: readonly HostileBehaviour[] = [
     ends: timeout(),
   },
   {
-    name: "a certificate of an unknown authority",
+    name: "a certificate as it should be",
     scheme: "https",
     listens: "tls",
-    ends: BAD_CERTIFICATE,
+    ends: FINE,
+  },
+  {
+    name: "a certificate of an unknown authority",
+    scheme: "https",
+    listens: "unknown",
+    ends: badCertificate(/nobody who is trusted/),
   },
   {
     name: "an expired certificate",
     scheme: "https",
     listens: "expired",
-    ends: BAD_CERTIFICATE,
+    ends: badCertificate(/certificate has expired/),
   },
   {
     name: "a certificate of another host",
     scheme: "https",
     listens: "wrong-host",
-    ends: BAD_CERTIFICATE,
+    ends: badCertificate(/certificate is for another name/),
   },
 ];

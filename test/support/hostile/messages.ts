@@ -12,7 +12,6 @@ import {
   pour,
   raw,
   rawAndSilence,
-  timeout,
   tooLarge,
 } from "./behaviour.js";
 
@@ -174,7 +173,7 @@ export const MESSAGES: readonly HostileBehaviour[] = [
   {
     name: "interim responses without end",
     answer: ({ socket }) => drip(socket, "HTTP/1.1 103 Early Hints\r\nx-a: b\r\n\r\n".repeat(20), 10),
-    ends: timeout(),
+    ends: network(/interim/),
   },
 
   // Headers (RFC 9110, 5; RFC 9112, 5).
@@ -215,11 +214,18 @@ export const MESSAGES: readonly HostileBehaviour[] = [
     ends: tooLarge(),
   },
   {
+    name: "200 cookies",
+    answer: raw(
+      `${SIZED}${Array.from({ length: 200 }, (_, n) => `set-cookie: a${n}=${n}\r\n`).join("")}\r\n${PAGE}`,
+    ),
+    ends: FINE,
+  },
+  {
     name: "1,000 cookies",
     answer: raw(
       `${SIZED}${Array.from({ length: 1_000 }, (_, n) => `set-cookie: a${n}=${n}\r\n`).join("")}\r\n${PAGE}`,
     ),
-    ends: FINE,
+    ends: tooLarge(),
   },
   {
     name: "a header folded over lines",

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { Writable } from "node:stream";
@@ -34,7 +34,7 @@ class WatchedCrawl {
   readonly #endings = new Map<string, { url: string; ending: Ending }>();
   readonly #standalone: Standalone;
 
-  constructor(spider: "links" | "pdf", seeds: readonly string[], filesFolder: string) {
+  constructor(spider: "links" | "pdf", seeds: readonly string[], filesFolder: string, ca: string) {
     const crawl: Crawl = {
       id: spider,
       status: "running",
@@ -48,7 +48,7 @@ class WatchedCrawl {
       priority: 5,
       params: {},
     };
-    const { fetchTimeoutMs, ...limits } = HOSTILE_LIMITS;
+    const { fetchTimeoutMs, connectTimeoutMs, ...limits } = HOSTILE_LIMITS;
     const userAgent = "warren-test";
     const output = new Writable({
       write: (chunk: Buffer, _encoding, done) => {
@@ -62,7 +62,8 @@ class WatchedCrawl {
         fetcher: new Fetcher({
           userAgent,
           timeoutMs: fetchTimeoutMs,
-          connectTimeoutMs: 2_000,
+          connectTimeoutMs,
+          ca,
           allowedNetworks: [HOSTILE_NETWORK],
         }),
         spiders: bundledSpiders,
@@ -106,6 +107,7 @@ describe("a crawl of hostile servers", () => {
   beforeAll(async () => {
     folder = await mkdtemp(path.join(tmpdir(), "warren-hostile-"));
     site = await HostileSite.start(HOSTILE_BEHAVIOURS, INNOCENT_PAGES);
+    const ca = await readFile(site.caFile, "utf8");
     resourcesBefore = socketsAndTimers();
     heapBefore = await heapInUse();
     await Promise.all(
@@ -113,7 +115,7 @@ describe("a crawl of hostile servers", () => {
         const mine = HOSTILE_BEHAVIOURS.filter((behaviour) => (behaviour.spider ?? "links") === spider);
         const innocent = spider === "links" ? [site.innocent] : [];
         const seeds = [...mine.map((behaviour) => site.urlOf(behaviour)), ...innocent];
-        const crawl = new WatchedCrawl(spider, seeds, path.join(folder, spider));
+        const crawl = new WatchedCrawl(spider, seeds, path.join(folder, spider), ca);
         summaries.push(await crawl.run());
         ends[spider] = crawl.ends;
       }),
