@@ -29,10 +29,29 @@ export const HOSTILE_BEHAVIOURS: readonly HostileBehaviour[] = [
   ...ROBOTS,
 ];
 
-/** Short waits, so that a server that never answers is soon done with. All else is as it comes. */
+/**
+ * The crawls in which they are met: those that would last for ever by themselves, since a time limit that is soon over
+ * is for them alone. Whatever else a busy machine makes of the others, they end by themselves.
+ */
+export const HOSTILE_CRAWLS = (["links", "pdf"] as const).flatMap((spider) =>
+  [true, false].map((lasts) => ({
+    name: `${spider}${lasts ? ", for ever" : ""}`,
+    spider,
+    fetchTimeoutMs: lasts ? 3_000 : 60_000,
+    behaviours: HOSTILE_BEHAVIOURS.filter(
+      (behaviour) => (behaviour.spider ?? "links") === spider && isLasting(behaviour) === lasts,
+    ),
+  })),
+);
+
+export type HostileCrawl = (typeof HOSTILE_CRAWLS)[number];
+
+function isLasting({ ends, lasts = ends.reason === "timeout" }: HostileBehaviour): boolean {
+  return lasts;
+}
+
+/** Short waits, and no large files. All else is as it comes. */
 export const HOSTILE_LIMITS = {
-  fetchTimeoutMs: 6_000,
-  connectTimeoutMs: 3_000,
   retryDelayMs: 600,
   maxRetryDelayMs: 1_500,
   maxFileBytes: 4 * 1_048_576,

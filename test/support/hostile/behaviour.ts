@@ -50,6 +50,8 @@ export type HostileBehaviour = {
   /** @default 404 */
   readonly robots?: Answer;
   readonly ends: ExpectedEnd;
+  /** It would go on for ever, though it does not end as `timeout`. */
+  readonly lasts?: boolean;
   /** Where the end is not what a standard asks for: what it asks, and why it is otherwise here. */
   readonly deviates?: string;
   /** How other URLs of its host must end, by path: those that it leads to. */
@@ -78,11 +80,6 @@ export function timeout(statusCode?: number): ExpectedEnd {
 /** Not tried again: it would be as large the next time. */
 export function tooLarge(statusCode?: number): ExpectedEnd {
   return { state: "failed", reason: "too-large", attempts: 1, statusCode };
-}
-
-/** Where the test's own machine may be too busy to send so much in time, another attempt is no fault. */
-export function sooner<End extends ExpectedEnd>({ attempts: _, ...end }: End): Omit<End, "attempts"> {
-  return end;
 }
 
 export function decode(error: RegExp): ExpectedEnd {

@@ -9,7 +9,6 @@ import {
   PAGE,
   page,
   pour,
-  sooner,
   tooLarge,
 } from "./behaviour.js";
 
@@ -59,7 +58,7 @@ function coded(
 
 /** A bomb: refused for what it would become, long before it has become that. */
 function bomb(name: string, coding: string, body: () => Buffer): HostileBehaviour {
-  return { ...coded(name, coding, body, sooner(tooLarge(200))), host: "bombs" };
+  return { ...coded(name, coding, body, tooLarge(200)), host: "bombs" };
 }
 
 const corrupted = Buffer.from(
@@ -97,14 +96,14 @@ export const CODINGS: readonly HostileBehaviour[] = [
       socket.write(head(200, { "content-type": HTML, "content-encoding": "gzip" }));
       pour(socket, zlib.gzipSync(Buffer.alloc(65_536)));
     },
-    ends: sooner(tooLarge(200)),
+    ends: tooLarge(200),
   },
   {
     name: "a gzip bomb for a spider of files",
     host: "bombs",
     spider: "pdf",
     answer: page(gzipBomb, { "content-encoding": "gzip" }),
-    ends: sooner(tooLarge(200)),
+    ends: tooLarge(200),
   },
   // Browsers show what came (RFC 9110 leaves it open): the length was as promised.
   coded("gzip cut off", "gzip", zlib.gzipSync(`${PAGE}${"<p>more".repeat(5_000)}`).subarray(0, -30), FINE),

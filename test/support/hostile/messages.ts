@@ -126,11 +126,13 @@ export const MESSAGES: readonly HostileBehaviour[] = [
     name: "status 000",
     answer: raw("HTTP/1.1 000 Nothing\r\ncontent-length: 2\r\n\r\nno"),
     ends: { state: "failed", attempts: 3 },
+    lasts: true,
   },
   {
     name: "status 42",
     answer: raw("HTTP/1.1 42 Short\r\ncontent-length: 2\r\n\r\nno"),
     ends: { state: "failed", attempts: 3 },
+    lasts: true,
   },
   {
     name: "no reason phrase",
@@ -144,6 +146,7 @@ export const MESSAGES: readonly HostileBehaviour[] = [
       pour(socket, Buffer.alloc(16_384, "well "));
     },
     ends: { state: "failed" },
+    lasts: true,
   },
   { name: "HTTP/1.0", answer: raw(`HTTP/1.0 200 OK\r\ncontent-type: text/html\r\n\r\n${PAGE}`), ends: FINE },
   {

@@ -1,17 +1,7 @@
-import {
-  DONE,
-  FINE,
-  type HostileBehaviour,
-  MiB,
-  PAGE,
-  page,
-  skipped,
-  sooner,
-  tooLarge,
-} from "./behaviour.js";
+import { DONE, FINE, type HostileBehaviour, MiB, PAGE, page, skipped, tooLarge } from "./behaviour.js";
 
 function large(name: string, make: () => string, ends: HostileBehaviour["ends"]): HostileBehaviour {
-  return { name, host: "large", answer: page(make), ends: sooner(ends) };
+  return { name, host: "large", answer: page(make), ends: ends };
 }
 
 /** The text, over and over, to so many bytes. */

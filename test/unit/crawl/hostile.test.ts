@@ -13,15 +13,19 @@ import { ItemWriter, Standalone, type StandaloneSummary } from "../../../src/wor
 import { heapInUse } from "../../support/heap.js";
 import {
   HOSTILE_BEHAVIOURS,
+  HOSTILE_CRAWLS,
   HOSTILE_LIMITS,
   HOSTILE_NETWORK,
   HOSTILE_POLITENESS,
   HOSTILE_SCOPE,
+  type HostileCrawl,
 } from "../../support/hostile-behaviours.js";
 import { expectEnd, type Outcome } from "../../support/hostile-outcomes.js";
 import { HostileSite } from "../../support/hostile-site.js";
 
 const INNOCENT_PAGES = 60;
+/** Which of the crawls the innocent host is part of: that of servers which keep one waiting. */
+const INNOCENT_CRAWL = 0;
 /** What a crawl may leave behind on the heap, in MiB: caches, and code that was compiled. */
 const HEAP_GROWTH = 24;
 
@@ -34,9 +38,14 @@ class WatchedCrawl {
   readonly #endings = new Map<string, { url: string; ending: Ending }>();
   readonly #standalone: Standalone;
 
-  constructor(spider: "links" | "pdf", seeds: readonly string[], filesFolder: string, ca: string) {
+  constructor(
+    { name, spider, fetchTimeoutMs }: HostileCrawl,
+    seeds: readonly string[],
+    files: string,
+    ca: string,
+  ) {
     const crawl: Crawl = {
-      id: spider,
+      id: name,
       status: "running",
       generation: 1,
       startedAt: Date.now(),
@@ -48,7 +57,6 @@ class WatchedCrawl {
       priority: 5,
       params: {},
     };
-    const { fetchTimeoutMs, connectTimeoutMs, ...limits } = HOSTILE_LIMITS;
     const userAgent = "warren-test";
     const output = new Writable({
       write: (chunk: Buffer, _encoding, done) => {
@@ -57,12 +65,12 @@ class WatchedCrawl {
       },
     });
     this.#standalone = new Standalone(
-      { crawl, concurrency: 64, limits, userAgent, filesFolder },
+      { crawl, concurrency: 64, limits: HOSTILE_LIMITS, userAgent, filesFolder: files },
       {
         fetcher: new Fetcher({
           userAgent,
           timeoutMs: fetchTimeoutMs,
-          connectTimeoutMs,
+          connectTimeoutMs: fetchTimeoutMs,
           ca,
           allowedNetworks: [HOSTILE_NETWORK],
         }),
@@ -110,19 +118,19 @@ describe("a crawl of hostile servers", () => {
     const ca = await readFile(site.caFile, "utf8");
     resourcesBefore = socketsAndTimers();
     heapBefore = await heapInUse();
+    const files = path.join(folder, "files");
     await Promise.all(
-      (["links", "pdf"] as const).map(async (spider) => {
-        const mine = HOSTILE_BEHAVIOURS.filter((behaviour) => (behaviour.spider ?? "links") === spider);
-        const innocent = spider === "links" ? [site.innocent] : [];
-        const seeds = [...mine.map((behaviour) => site.urlOf(behaviour)), ...innocent];
-        const crawl = new WatchedCrawl(spider, seeds, path.join(folder, spider), ca);
+      HOSTILE_CRAWLS.map(async (hostile, index) => {
+        const seeds = hostile.behaviours.map((behaviour) => site.urlOf(behaviour));
+        if (index === INNOCENT_CRAWL) seeds.push(site.innocent);
+        const crawl = new WatchedCrawl(hostile, seeds, files, ca);
         summaries.push(await crawl.run());
-        ends[spider] = crawl.ends;
+        for (const [url, outcome] of crawl.ends) ends[hostile.spider].set(url, outcome);
       }),
     );
     heapAfter = await heapInUse();
-    names = await readdir(path.join(folder, "pdf"));
-  }, 120_000);
+    names = await readdir(files);
+  }, 300_000);
 
   afterAll(async () => {
     await site?.close();
