@@ -14,7 +14,7 @@ import { HostileSite } from "../support/hostile-site.js";
 
 const INNOCENT_PAGES = 60;
 /** One for all crawls: what lasts for ever is given up after that, and all else must come to its end before. */
-const FETCH_TIMEOUT_MS = 12_000;
+const FETCH_TIMEOUT_MS = 15_000;
 /** Each bomb alone would be 1 GiB. */
 const MAX_RSS_BYTES = 900 * 1_048_576;
 /** How often master and nodes are looked at meanwhile, in milliseconds. */

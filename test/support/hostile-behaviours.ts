@@ -54,7 +54,7 @@ function isLasting({ ends, lasts = ends.reason === "timeout" }: HostileBehaviour
 export const HOSTILE_LIMITS = {
   retryDelayMs: 600,
   maxRetryDelayMs: 1_500,
-  maxFileBytes: 4 * 1_048_576,
+  maxFileBytes: 524_288,
 } as const;
 
 /** One fetch at a time on a host: those that send much do not do it all at once. */
