@@ -79,7 +79,7 @@ export const FILES: readonly HostileBehaviour[] = [
   sent(
     "a PDF reset half way",
     ({ socket }) => {
-      socket.write(head(200, { "content-type": TYPE, "content-length": 1_000_000 }));
+      socket.write(head(200, { "content-type": TYPE, "content-length": 400_000 }));
       socket.write(Buffer.concat([PDF, Buffer.alloc(100_000)]), () => socket.resetAndDestroy());
     },
     CUT,
