@@ -15,7 +15,7 @@ import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
 import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
-import { Robots } from "../crawl/robots.js";
+import { Robots, robotsOptionsOf } from "../crawl/robots.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/url.js";
 import { UrlIdentity } from "../crawl/url-identity.js";
@@ -96,7 +96,10 @@ export class Standalone implements Service {
     this.#engine = new Engine(
       {
         fetcher,
-        robots: new Robots({ fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger }),
+        robots: new Robots(
+          { fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger },
+          robotsOptionsOf(options.limits),
+        ),
         files: new FolderFileStore(options.filesFolder),
         spiders,
         claims: this.#frontier,
