@@ -43,6 +43,7 @@ const SHARED = [
   "documentMaxBytes",
   "maxAttempts",
   "retryDelayMs",
+  "maxRetryDelayMs",
   "browserPath",
   "browserSandbox",
   "browserMemoryBytes",
@@ -207,7 +208,7 @@ function renderingOptions(config: WorkerConfig) {
 }
 
 function limitsOf(config: WorkerConfig) {
-  const { maxPageBytes, maxFileBytes, bigPageBytes, maxAttempts, retryDelayMs } = config;
+  const { maxPageBytes, maxFileBytes, bigPageBytes, maxAttempts, retryDelayMs, maxRetryDelayMs } = config;
   const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
   return {
     maxPageBytes,
@@ -215,6 +216,7 @@ function limitsOf(config: WorkerConfig) {
     bigPageBytes,
     maxAttempts,
     retryDelayMs,
+    maxRetryDelayMs,
     maxListedUrls,
     maxListingBytes,
     maxSitemapNesting,

@@ -24,6 +24,7 @@ export function decodeText(body: Buffer, contentType: string | undefined): strin
   if (name === "latin1") return body.toString("latin1");
   if (name === "utf-8") return body.toString("utf8", bomBytes);
   if (name === "windows-1252") return decodeWindows1252(body);
+  if (name === "iso-8859-16") return decodeIso885916(body);
   return decoderOf(name).decode(body);
 }
 
@@ -54,6 +55,18 @@ function decodeWindows1252(body: Buffer): string {
   return body
     .toString("latin1")
     .replace(/[\u0080-\u009f]/g, (character) => WINDOWS_1252.charAt(character.charCodeAt(0) - 0x80));
+}
+
+/** The upper half of ISO 8859-16 (WHATWG Encoding, 9), which Node's TextDecoder does not know. */
+const ISO_8859_16 =
+  "\u00a0ĄąŁ€„Š§š©Ș«Ź\u00adźŻ°±ČłŽ”¶·žčș»ŒœŸż" +
+  "ÀÁÂĂÄĆÆÇÈÉÊËÌÍÎÏĐŃÒÓÔŐÖŚŰÙÚÛÜĘȚß" +
+  "àáâăäćæçèéêëìíîïđńòóôőöśűùúûüęțÿ";
+
+function decodeIso885916(body: Buffer): string {
+  return body
+    .toString("latin1")
+    .replace(/[\u00a0-\u00ff]/g, (character) => ISO_8859_16.charAt(character.charCodeAt(0) - 0xa0));
 }
 
 function byBom(body: Buffer): PageEncoding | undefined {
@@ -105,6 +118,7 @@ function encodingOf(label: string | undefined): string | undefined {
   if (label === undefined || label.length > 40) return undefined;
   if (encodings.has(label)) return encodings.get(label);
   let encoding: string | undefined;
+  if (label.trim().toLowerCase() === "iso-8859-16") return "iso-8859-16";
   try {
     ({ encoding } = new TextDecoder(
       label.trim().toLowerCase() === "x-user-defined" ? "windows-1252" : label,

@@ -1,5 +1,5 @@
 import { isAscii, isUtf8 } from "node:buffer";
-import type { Dispatcher } from "undici";
+import { type Dispatcher, errors } from "undici";
 import type { ExchangeTap } from "./archive.js";
 import { ContentDecoder } from "./content-coding.js";
 import { FetchError, type FetchPhase } from "./errors.js";
@@ -64,6 +64,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
   #stopped: FetchError | undefined;
   #interim = 0;
   #isOver = false;
+  #hasNoBody = false;
 
   constructor(options: ExchangeOptions, watcher: ExchangeWatcher) {
     this.#options = options;
@@ -125,7 +126,9 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
     }
     const { headers, setCookies } = head;
     tap?.responseBegan({ statusCode, statusText, headers: wireHeaders(controller) });
-    const declaredBytes = declaredLength(headers);
+    // These end with their headers, whatever length they name (RFC 9112, 6.3): a 304 may name the page's.
+    this.#hasNoBody = statusCode === 204 || statusCode === 304;
+    const declaredBytes = this.#hasNoBody ? 0 : declaredLength(headers);
     this.#body = new ResponseBody({
       url,
       controller,
@@ -167,6 +170,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Metered {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    if (this.#hasNoBody && error instanceof errors.ResponseContentLengthMismatchError) {
+      this.onResponseEnd();
+      return;
+    }
     const { url, limits } = this.#options;
     this.#fail(this.#stopped ?? failureOf(error, url, this.#phase, limits));
   }

@@ -38,5 +38,18 @@ export function fileNameOf(url: string): string {
   }
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must not get through
   const safe = name.replace(/[\u0000-\u001f\u007f/\\:*?"<>|]/g, "_").replace(/^\.+/, "_");
-  return safe.slice(0, 200) || "file";
+  return cut(safe) || "file";
+}
+
+/** File systems count a name's bytes (255 of them), and stores put something before it. */
+const MAX_NAME_BYTES = 200;
+
+/** As many whole characters as fit. */
+function cut(name: string): string {
+  if (Buffer.byteLength(name) <= MAX_NAME_BYTES) return name;
+  // A character that is cut in two becomes U+FFFD in the end.
+  return Buffer.from(name)
+    .subarray(0, MAX_NAME_BYTES)
+    .toString("utf8")
+    .replace(/\ufffd$/, "");
 }

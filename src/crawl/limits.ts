@@ -36,7 +36,7 @@ export type TaskLimits = {
   readonly retry?: { readonly [Class in RetryClass]?: RetryRule };
   /** Time for a spider to deal with one page, in milliseconds. @default 30_000 */
   readonly spiderTimeoutMs: number;
-  /** Items, requests and files from one page. @default 20_000 */
+  /** Items, requests and files from one page: room for each of its links twice, and more. @default 25_000 */
   readonly maxOutputs: number;
   /** URLs taken from one sitemap or feed; sitemaps.org allows as many. @default 50_000 */
   readonly maxListedUrls: number;
@@ -60,7 +60,7 @@ export const DEFAULT_TASK_LIMITS: TaskLimits = {
   retryDelayMs: 1_000,
   maxRetryDelayMs: 600_000,
   spiderTimeoutMs: 30_000,
-  maxOutputs: 20_000,
+  maxOutputs: 25_000,
   maxListedUrls: 50_000,
   maxListingBytes: 50 * MiB,
   maxSitemapNesting: 3,
@@ -94,9 +94,13 @@ export function retryClassOf(statusCode: number): RetryClass | undefined {
   return statusCode === 429 ? "status429" : statusCode < 500 ? "status4xx" : "status5xx";
 }
 
-/** Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). */
+/**
+ * Statuses that may be another the next time (RFC 9110, 15.5 and 15.6; RFC 8470 for 425; RFC 6585 for 429). One
+ * that is none of HTTP's is taken for a 5xx (RFC 9110, 15).
+ */
 export function isRetriedStatus(statusCode: number): boolean {
-  return statusCode === 408 || statusCode === 425 || statusCode === 429 || statusCode >= 500;
+  if (statusCode < 100 || statusCode >= 500) return true;
+  return statusCode === 408 || statusCode === 425 || statusCode === 429;
 }
 
 /**
@@ -106,7 +110,7 @@ export function isRetriedStatus(statusCode: number): boolean {
 export function retryAfterMs(header: string | undefined, now: number): number | undefined {
   if (header === undefined) return undefined;
   const trimmed = header.trim();
-  if (/^\d{1,9}$/.test(trimmed)) return Number(trimmed) * 1_000;
+  if (/^\d+$/.test(trimmed)) return Number(trimmed) * 1_000;
   const at = Date.parse(trimmed);
   return Number.isNaN(at) ? undefined : Math.max(0, at - now);
 }

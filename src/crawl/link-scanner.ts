@@ -225,7 +225,9 @@ export class LinkScanner {
     if (this.#titleStart < 0 || this.#title !== undefined) return;
     const end = Math.min(this.#titleEnd, this.#titleStart + MAX_TITLE_LENGTH);
     const raw = this.#text.slice(this.#titleStart, end);
-    this.#title = folded(raw.includes("&") ? decodeText(raw) : raw);
+    const whole = raw.includes("&") ? decodeText(raw) : raw;
+    // A NUL in a title stands for a character that was lost (WHATWG HTML, 13.2.5.2).
+    this.#title = folded(whole.includes("\0") ? whole.replaceAll("\0", "\ufffd") : whole);
   }
 
   #take(element: string): void {

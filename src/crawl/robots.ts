@@ -5,7 +5,7 @@ import { FetchError } from "./errors.js";
 import type { Fetched, Fetcher, FetchRoute } from "./fetcher.js";
 import { Fifo } from "./fifo.js";
 import type { FailReason } from "./frontier.js";
-import { isRetriedStatus, retryAfterMs } from "./limits.js";
+import { isRetriedStatus, retryAfterMs, type TaskLimits } from "./limits.js";
 import type { RobotsRecord, RobotsStore } from "./records.js";
 import { allowingAll } from "./robots-rules.js";
 import { parseRobots, type RobotsRules } from "./robots-txt.js";
@@ -51,6 +51,11 @@ export const ROBOTS_DEFAULTS: RobotsOptions = {
   maxCharacters: 16 * 1_048_576,
   maxAtOnce: 64,
 };
+
+/** What of a crawler's limits holds for robots.txt too: no host puts off anything for longer. */
+export function robotsOptionsOf({ maxRetryDelayMs }: Partial<TaskLimits>): Partial<RobotsOptions> {
+  return maxRetryDelayMs === undefined ? {} : { maxBackoffMs: maxRetryDelayMs };
+}
 
 export type RobotsDeps = {
   readonly fetcher: Pick<Fetcher, "fetch">;

@@ -517,6 +517,13 @@ export const SETTINGS = {
     parse: wholeNumber(0, DAY_MS),
     fallback: "1000",
   }),
+  maxRetryDelayMs: setting({
+    flag: "max-retry-delay-ms",
+    value: "MS",
+    help: "longest wait between two attempts, whatever a server asks for with Retry-After",
+    parse: wholeNumber(0, DAY_MS),
+    fallback: "600000",
+  }),
   browserPath: optional({
     flag: "browser-path",
     value: "FILE|NAME",

@@ -5,7 +5,7 @@ import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
-import { Robots } from "../crawl/robots.js";
+import { Robots, robotsOptionsOf } from "../crawl/robots.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
@@ -126,7 +126,10 @@ export class ClusterWorker implements Service {
     this.#engine = new Engine(
       {
         fetcher: this.#fetcher,
-        robots: new Robots({ fetcher: this.#fetcher, store: this.#store.robots, clock, userAgent, logger }),
+        robots: new Robots(
+          { fetcher: this.#fetcher, store: this.#store.robots, clock, userAgent, logger },
+          robotsOptionsOf(options.limits),
+        ),
         files: this.#store.contents,
         contents: this.#store.bodies,
         spiders: bundledSpiders,

@@ -12,13 +12,13 @@ import { Dispatcher } from "../crawl/dispatcher.js";
 import type { Documents } from "../crawl/documents.js";
 import { Engine, type SpiderCatalog } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetcher.js";
-import type { NewUrl } from "../crawl/frontier.js";
+import type { Ending, NewUrl } from "../crawl/frontier.js";
 import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
 import { Recrawler } from "../crawl/recrawler.js";
 import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
-import { Robots } from "../crawl/robots.js";
+import { Robots, robotsOptionsOf } from "../crawl/robots.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/url.js";
 import { UrlIdentity } from "../crawl/url-identity.js";
@@ -54,6 +54,8 @@ export type StandaloneDeps = {
   readonly archive?: WarcFile;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told what each fetch of a URL came to, once that is in the frontier. `queued`: it will be tried again. */
+  readonly onEnded?: (task: Task, ending: Ending) => void;
 };
 
 /** How a standalone crawl ended. */
@@ -73,7 +75,7 @@ export class Standalone implements Service {
   readonly #recrawler: Recrawler;
   readonly #engine: Engine;
   readonly #browser: Browser | undefined;
-  readonly #committer: Committer<undefined>;
+  readonly #committer: Committer<Task>;
   readonly #stopping = new AbortController();
   readonly #waiting: Task[] = [];
   readonly #totals = { items: 0, files: 0, bytes: 0 };
@@ -100,7 +102,10 @@ export class Standalone implements Service {
     this.#engine = new Engine(
       {
         fetcher,
-        robots: new Robots({ fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger }),
+        robots: new Robots(
+          { fetcher, store: new MemoryRobotsStore(), clock, userAgent, logger },
+          robotsOptionsOf(options.limits),
+        ),
         files: new FolderFileStore(options.filesFolder),
         contents: new MemoryContentIndex(),
         spiders,
@@ -136,7 +141,7 @@ export class Standalone implements Service {
       heldShards: () => this.#dispatcher.heldShards,
       onOpened: (opened) => this.#dispatcher.added(crawl.id, new Set(opened.map(({ host }) => host))),
     });
-    this.#committer = new Committer<undefined>(
+    this.#committer = new Committer<Task>(
       {
         frontier: this.#frontier,
         results: { store: (results) => this.#store(results) },
@@ -147,7 +152,8 @@ export class Standalone implements Service {
         onCommitted: async ({ members, links }) => {
           const hostsAdded = new Set(links.queued.map((url) => url.host));
           if (hostsAdded.size > 0) this.#dispatcher.added(crawl.id, hostsAdded);
-          for (const { result } of members) {
+          for (const { result, context } of members) {
+            deps.onEnded?.(context, result.ending);
             this.#totals.items += result.items.length;
             this.#totals.files += result.files.length;
             for (const page of result.pages) this.#totals.bytes += page.bytes;
@@ -244,14 +250,14 @@ export class Standalone implements Service {
     const { clock, logger } = this.#deps;
     try {
       const result = await this.#engine.run(task, this.#options.crawl, this.#stopping.signal);
-      if (result !== undefined) this.#committer.add({ result, context: undefined });
+      if (result !== undefined) this.#committer.add({ result, context: task });
     } catch (error) {
       logger.error({ err: error, url: task.url }, "a task failed in a way that was not foreseen");
       const now = clock.now();
       const back = handBack(task, "internal error", now, now + 1_000);
       const ending = { ...back.ending, attempts: task.attempts + 1 };
       const nothing = { pages: [], items: [], files: [], links: [] };
-      this.#committer.add({ result: { ...back, ending, ...nothing }, context: undefined });
+      this.#committer.add({ result: { ...back, ending, ...nothing }, context: task });
     }
   }
 

@@ -33,8 +33,9 @@ export class TestAuthority {
   /**
    * A certificate for servers and clients alike.
    * @param extensions lines of its extensions, for example `subjectAltName=IP:127.0.0.1`
+   * @param days how long it is valid; one below nothing has expired
    */
-  async issue(name: string, extensions: readonly string[] = []): Promise<CertificateFiles> {
+  async issue(name: string, extensions: readonly string[] = [], days = 2): Promise<CertificateFiles> {
     const at = (ending: string) => path.join(this.folder, `${name}.${ending}`);
     const files = { certFile: at("pem"), keyFile: at("key") };
     await this.#openssl("req", "-new", "-subj", `/CN=${name}`, ...KEY, {
@@ -42,7 +43,7 @@ export class TestAuthority {
       "-out": at("csr"),
     });
     await writeFile(at("ext"), `${["basicConstraints=CA:FALSE", ...extensions].join("\n")}\n`);
-    await this.#openssl("x509", "-req", "-days", "2", "-CAcreateserial", {
+    await this.#openssl("x509", "-req", "-days", String(days), "-CAcreateserial", {
       "-in": at("csr"),
       "-CA": this.caFile,
       "-CAkey": this.#keyFile,

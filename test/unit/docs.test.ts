@@ -3,6 +3,7 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { configurationPage } from "../../scripts/write-configuration-page.mjs";
 import { SETTINGS } from "../../src/lib/config.js";
+import { HOSTILE_BEHAVIOURS } from "../support/hostile-behaviours.js";
 
 const ROOT = path.resolve(import.meta.dirname, "../..");
 const read = (file: string) => readFileSync(path.join(ROOT, file), "utf8");
@@ -41,6 +42,18 @@ describe("the docs", () => {
         .map(([, code]) => code),
     );
     expect([...explained].sort()).toEqual([...inCode].sort());
+  });
+
+  it("tell where a URL ends otherwise than a standard asks, as the tests have it", () => {
+    const [, table = ""] = read("docs/reference/outcomes.md").split("## Where this is not");
+    const told = [...table.matchAll(/^\| (?!behaviour|---)([^|]+) \| ([^|]+) \|$/gm)].map(([, name, why]) => [
+      name,
+      why,
+    ]);
+    const tested = HOSTILE_BEHAVIOURS.flatMap(({ name, deviates }) =>
+      deviates === undefined ? [] : [[name, deviates]],
+    );
+    expect(told).toEqual(tested);
   });
 
   it("lead nowhere that is not there", () => {
