@@ -18,8 +18,8 @@ const BATCH = 256;
 
 const [dist, role] = process.argv.slice(2);
 const load = (file) => import(pathToFileURL(path.join(dist, file)).href);
-const { parseHtml } = await load("crawl/parser.js");
-const { canonicalUrl } = await load("crawl/url.js");
+const { parseHtml } = await load("crawl/pages/parser.js");
+const { canonicalUrl } = await load("crawl/urls/url.js");
 /** Connections to a host: as many as the crawler opens. Fewer handshakes, and faster than one a request. */
 const { maxConcurrencyPerHost } = (await load("crawl/crawl.js")).DEFAULT_POLITENESS;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { fetcherOptionsOf } from "./crawl/fetch-settings.js";
+import { fetcherOptionsOf } from "./crawl/fetch/fetch-settings.js";
 import {
   AMQP_SETTINGS,
   amqpSecurityOf,

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import path from "node:path";
-import { Documents } from "./crawl/documents.js";
-import { fetcherOptionsOf } from "./crawl/fetch-settings.js";
-import { Fetcher } from "./crawl/fetcher.js";
+import { fetcherOptionsOf } from "./crawl/fetch/fetch-settings.js";
+import { Fetcher } from "./crawl/fetch/fetcher.js";
+import { Documents } from "./crawl/pages/documents.js";
 import { systemClock } from "./lib/clock.js";
 import {
   AMQP_SETTINGS,

@@ -1,6 +1,6 @@
 import { hash } from "node:crypto";
 import { z } from "zod";
-import { bandsOf, distanceOf } from "./simhash.js";
+import { bandsOf, distanceOf } from "./pages/simhash.js";
 
 /** What a crawl does with a page whose body it has had at another URL. @default "off": it is a page like any other */
 export const DUPLICATES_MODES = ["off", "exact", "similar"] as const;

@@ -1,13 +1,13 @@
 import { z } from "zod";
 import { type DuplicatesMode, duplicatesMode } from "./content-index.js";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
-import { type FetchOptions, fetchOptions } from "./fetch-options.js";
-import { type LinkOptions, linkOptions } from "./link-options.js";
+import { type FetchOptions, fetchOptions } from "./fetch/fetch-options.js";
+import { type LinkOptions, linkOptions } from "./pages/link-options.js";
 import { politeness } from "./politeness.js";
 import { type RecrawlOptions, recrawlOptions } from "./recrawl-options.js";
-import { type RenderOptions, renderOptions } from "./render-options.js";
-import { type Scope, scopeOption } from "./scope-options.js";
-import { type UrlOptions, urlOptions } from "./url-options.js";
+import { type RenderOptions, renderOptions } from "./render/render-options.js";
+import { type Scope, scopeOption } from "./urls/scope-options.js";
+import { type UrlOptions, urlOptions } from "./urls/url-options.js";
 
 /** Seeds, or added URLs, in one request at most. */
 export const MAX_URLS_A_REQUEST = 10_000;

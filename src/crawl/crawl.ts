@@ -1,11 +1,11 @@
 import type { DuplicatesMode } from "./content-index.js";
-import type { FetchOptions } from "./fetch-options.js";
-import type { LinkOptions } from "./link-options.js";
+import type { FetchOptions } from "./fetch/fetch-options.js";
+import type { LinkOptions } from "./pages/link-options.js";
 import type { Politeness } from "./politeness.js";
 import type { RecrawlOptions } from "./recrawl-options.js";
-import type { RenderOptions } from "./render-options.js";
-import type { Scope } from "./scope-options.js";
-import type { UrlOptions } from "./url-options.js";
+import type { RenderOptions } from "./render/render-options.js";
+import type { Scope } from "./urls/scope-options.js";
+import type { UrlOptions } from "./urls/url-options.js";
 
 export { DEFAULT_POLITENESS, type Politeness } from "./politeness.js";
 

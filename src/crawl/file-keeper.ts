@@ -1,11 +1,11 @@
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import { FetchError, StorageError } from "./errors.js";
-import type { Fetched } from "./fetcher.js";
+import type { Fetched } from "./fetch/fetcher.js";
+import { BodyRestartedError, type ResumedBodyInput, resumedBody } from "./fetch/resumed-body.js";
 import { fileNameOf, SNIFFED_BYTES, wantedType } from "./file-types.js";
 import type { TaskLimits } from "./limits.js";
 import type { FileStore, StoredContent } from "./records.js";
-import { BodyRestartedError, type ResumedBodyInput, resumedBody } from "./resumed-body.js";
 import type { Spider } from "./spider.js";
 import type { Task } from "./task.js";
 

@@ -1,4 +1,5 @@
 import type { Crawl } from "./crawl.js";
+import { statusInWords } from "./fetch/status-words.js";
 import type {
   Ending,
   FailReason,
@@ -13,10 +14,9 @@ import { maxAttemptsFor, retryAfterMs, retryClassOf, retryDelayMs, type TaskLimi
 import { LinkAdmission } from "./link-admission.js";
 import { nextVisit } from "./revisit.js";
 import type { SpiderRequest } from "./spider.js";
-import { statusInWords } from "./status-words.js";
 import type { TaskEnd } from "./task.js";
 import type { TaskResult } from "./task-result.js";
-import { canonicalUrl } from "./url.js";
+import { canonicalUrl } from "./urls/url.js";
 
 /** How a worker in another language may say that a page failed. `expired`: it was not tried, for it was too late. */
 export const FOREIGN_ERROR_CODES = [

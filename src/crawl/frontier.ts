@@ -1,7 +1,7 @@
 import type { RenderRequest } from "../lib/render-request.js";
 import type { TraceContext } from "../lib/trace-context.js";
 import type { NextVisit, Revisit } from "./revisit.js";
-import type { SitemapMark } from "./sitemap-options.js";
+import type { SitemapMark } from "./sitemaps/sitemap-options.js";
 import type { Beginning, Suspect } from "./suspicion.js";
 
 /**

@@ -2,13 +2,13 @@ import type { RenderRequest } from "../lib/render-request.js";
 import type { Crawl } from "./crawl.js";
 import type { NewUrl, SkipReason, UrlKind, UrlRequest } from "./frontier.js";
 import { RecentKeys } from "./recent-keys.js";
-import { asksToRender } from "./render-options.js";
-import { type CompiledScope, compileScope } from "./scope.js";
-import type { SitemapMark } from "./sitemap-options.js";
+import { asksToRender } from "./render/render-options.js";
+import type { SitemapMark } from "./sitemaps/sitemap-options.js";
 import type { SpiderRequest } from "./spider.js";
-import { type Trap, TrapGuard } from "./trap-guard.js";
-import { type CanonicalUrl, canonicalUrl } from "./url.js";
-import { UrlIdentity } from "./url-identity.js";
+import { type CompiledScope, compileScope } from "./urls/scope.js";
+import { type Trap, TrapGuard } from "./urls/trap-guard.js";
+import { type CanonicalUrl, canonicalUrl } from "./urls/url.js";
+import { UrlIdentity } from "./urls/url-identity.js";
 
 /** The page on which URLs are found. */
 export type FoundOn = { readonly url: string; readonly depth: number };

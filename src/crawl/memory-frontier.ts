@@ -1,4 +1,5 @@
 import type { CrawlCounts } from "./crawl.js";
+import { type HostNote, type HostState, type HostStates, stateAfter } from "./dispatch/host-state.js";
 import type {
   AddResult,
   CrawlHost,
@@ -19,10 +20,9 @@ import type {
   Wanted,
 } from "./frontier.js";
 import { REOPENED_SKIPS } from "./frontier.js";
-import { type HostNote, type HostState, type HostStates, stateAfter } from "./host-state.js";
 import type { Revisit } from "./revisit.js";
 import { type Beginning, deathsOf, type Suspicion, suspectOf } from "./suspicion.js";
-import { shardOf } from "./url.js";
+import { shardOf } from "./urls/url.js";
 
 /** A URL in memory. Ended ones keep only what later questions need. */
 type Entry = {

@@ -1,8 +1,9 @@
 import type { Clock } from "../lib/clock.js";
+import type { TroubleReport } from "./dispatch/host-health.js";
 import { ConnectionsBusyError, FetchError, RenderError } from "./errors.js";
-import type { Fetched } from "./fetcher.js";
+import type { Fetched } from "./fetch/fetcher.js";
+import { statusInWords } from "./fetch/status-words.js";
 import type { FailReason, RedirectTarget, SkipReason } from "./frontier.js";
-import type { TroubleReport } from "./host-health.js";
 import {
   maxAttemptsFor,
   type RetryClass,
@@ -11,7 +12,6 @@ import {
   retryDelayMs,
   type TaskLimits,
 } from "./limits.js";
-import { statusInWords } from "./status-words.js";
 import type { Task } from "./task.js";
 
 /** What a task came to, before it is put into records. */

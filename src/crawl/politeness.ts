@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type RobotsPoliteness, robotsPoliteness } from "./robots-options.js";
+import { type RobotsPoliteness, robotsPoliteness } from "./robots/robots-options.js";
 
 /** How a crawl treats the hosts that it visits. Of crawls that share a host the strictest counts. */
 export type Politeness = RobotsPoliteness & {

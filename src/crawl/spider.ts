@@ -1,8 +1,8 @@
 import type { Logger } from "../lib/logger.js";
 import type { RenderRequest } from "../lib/render-request.js";
-import type { LinkKind } from "./link-options.js";
-import type { ParsedSelector, TreeKind } from "./parser.js";
-import type { UrlOptions } from "./url-options.js";
+import type { LinkKind } from "./pages/link-options.js";
+import type { ParsedSelector, TreeKind } from "./pages/parser.js";
+import type { UrlOptions } from "./urls/url-options.js";
 
 /** A further request. A string, or an object for anything but a plain GET. */
 export type SpiderRequest =

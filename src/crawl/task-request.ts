@@ -1,4 +1,4 @@
-import type { FetchRequest } from "./fetcher.js";
+import type { FetchRequest } from "./fetch/fetcher.js";
 import type { Task } from "./task.js";
 
 /** Headers that are about a body, and go where it goes. */

@@ -1,8 +1,8 @@
 import { LRUCache } from "lru-cache";
-import type { TaskArchive } from "./archive.js";
-import type { FetchedBody } from "./fetcher.js";
+import type { TaskArchive } from "./archive/archive.js";
+import type { HostNote } from "./dispatch/host-state.js";
+import type { FetchedBody } from "./fetch/fetcher.js";
 import type { Ending, NewUrl } from "./frontier.js";
-import type { HostNote } from "./host-state.js";
 import type { Outcome } from "./outcome.js";
 import type { ArchiveRecord, FileRecord, ItemRecord, PageRecord } from "./records.js";
 import type { NextVisit, Visit } from "./revisit.js";

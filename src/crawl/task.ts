@@ -1,5 +1,5 @@
+import type { TroubleReport } from "./dispatch/host-health.js";
 import type { Ending, RedirectTarget, UrlKind, UrlRequest } from "./frontier.js";
-import type { TroubleReport } from "./host-health.js";
 import type { Revisit } from "./revisit.js";
 import type { Suspect } from "./suspicion.js";
 

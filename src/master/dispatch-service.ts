@@ -7,12 +7,12 @@ import {
   type WorkQueue,
 } from "../bus/index.js";
 import type { Crawl, FinishReason } from "../crawl/crawl.js";
-import { Dispatcher, type DispatcherOptions } from "../crawl/dispatcher.js";
+import { Dispatcher, type DispatcherOptions } from "../crawl/dispatch/dispatcher.js";
 import { toForeignTask } from "../crawl/foreign-task.js";
 import type { OpenedUrl } from "../crawl/frontier.js";
 import { Recrawler } from "../crawl/recrawler.js";
 import { encodeTask, handBack, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
-import { shardOf } from "../crawl/url.js";
+import { shardOf } from "../crawl/urls/url.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";

@@ -1,8 +1,8 @@
 import type { Crawl } from "../crawl/crawl.js";
+import type { HostState } from "../crawl/dispatch/host-state.js";
 import { type ForeignResult, toObjectedResult, toTaskResult } from "../crawl/foreign-result.js";
 import { decodeTaskKey, encodeTaskKey, type ForeignTask, type TaskKey } from "../crawl/foreign-task.js";
 import type { QueuedUrl } from "../crawl/frontier.js";
-import type { HostState } from "../crawl/host-state.js";
 import { DEFAULT_TASK_LIMITS } from "../crawl/limits.js";
 import type { Task } from "../crawl/task.js";
 import type { Clock } from "../lib/clock.js";

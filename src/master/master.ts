@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
-import type { FetcherOptions } from "../crawl/fetcher.js";
+import type { FetcherOptions } from "../crawl/fetch/fetcher.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { ApiToken } from "../lib/config.js";
 import type { Logger } from "../lib/logger.js";

@@ -1,5 +1,5 @@
 import type { Spider } from "../crawl/spider.js";
-import type { UrlOptions } from "../crawl/url-options.js";
+import type { UrlOptions } from "../crawl/urls/url-options.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";

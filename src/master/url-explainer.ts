@@ -1,6 +1,6 @@
-import { compileScope } from "../crawl/scope.js";
-import { type CanonicalUrl, canonicalUrl } from "../crawl/url.js";
-import { UrlIdentity } from "../crawl/url-identity.js";
+import { compileScope } from "../crawl/urls/scope.js";
+import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
+import { UrlIdentity } from "../crawl/urls/url-identity.js";
 import type { CrawlRecord, Pages, UrlList, UrlRecord } from "../store/index.js";
 import type { WaitReasons } from "./wait-reasons.js";
 

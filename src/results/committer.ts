@@ -1,5 +1,5 @@
+import { type HostStates, mergeHostNotes } from "../crawl/dispatch/host-state.js";
 import type { AddResult, Frontier, NewUrl } from "../crawl/frontier.js";
-import { type HostStates, mergeHostNotes } from "../crawl/host-state.js";
 import type { ResultSink } from "../crawl/records.js";
 import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";

@@ -1,5 +1,5 @@
 import type { BusEvent, Events } from "../bus/index.js";
-import type { HostState } from "../crawl/host-state.js";
+import type { HostState } from "../crawl/dispatch/host-state.js";
 import type { Task } from "../crawl/task.js";
 import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";

@@ -1,4 +1,5 @@
 import { Binary, type Collection } from "mongodb";
+import type { ReadableArchiveRecord } from "../crawl/archive/warc.js";
 import type {
   ArchiveRecord,
   StoredContent,
@@ -6,7 +7,6 @@ import type {
   WireRequest,
   WireResponse,
 } from "../crawl/records.js";
-import type { ReadableArchiveRecord } from "../crawl/warc.js";
 import { idsOf } from "./page-of-list.js";
 import { insertNew } from "./pages.js";
 import type { Retrier } from "./retrier.js";

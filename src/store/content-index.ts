@@ -1,6 +1,6 @@
 import type { AnyBulkWriteOperation, Collection } from "mongodb";
 import { type Content, type ContentIndex, type KnownContent, MAX_DISTANCE } from "../crawl/content-index.js";
-import { bandsOf, distanceOf } from "../crawl/simhash.js";
+import { bandsOf, distanceOf } from "../crawl/pages/simhash.js";
 import type { Clock } from "../lib/clock.js";
 import { refusedAsDuplicates } from "./duplicates.js";
 import { idsOf } from "./page-of-list.js";

@@ -12,7 +12,7 @@ import {
   NO_COUNTS,
 } from "../crawl/crawl.js";
 import type { CrawlChanges } from "../crawl/crawl-changes.js";
-import type { FetchOptions } from "../crawl/fetch-options.js";
+import type { FetchOptions } from "../crawl/fetch/fetch-options.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";

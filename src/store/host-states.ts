@@ -1,5 +1,10 @@
 import type { AnyBulkWriteOperation, Collection } from "mongodb";
-import { type HostNote, type HostState, type HostStates, mergeHostNotes } from "../crawl/host-state.js";
+import {
+  type HostNote,
+  type HostState,
+  type HostStates,
+  mergeHostNotes,
+} from "../crawl/dispatch/host-state.js";
 import type { Retrier } from "./retrier.js";
 
 /** What is remembered of a host's lane; `_id` is the host. */

@@ -20,7 +20,7 @@ import type {
   UrlState,
 } from "../crawl/frontier.js";
 import { type Beginning, deathsOf, suspectOf } from "../crawl/suspicion.js";
-import { shardOf } from "../crawl/url.js";
+import { shardOf } from "../crawl/urls/url.js";
 import type { Clock } from "../lib/clock.js";
 import { isDuplicateKey, refusedAsDuplicates } from "./duplicates.js";
 import type { Retrier } from "./retrier.js";

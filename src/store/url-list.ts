@@ -1,7 +1,7 @@
 import type { Collection, Filter } from "mongodb";
 import { z } from "zod";
 import type { UrlKind, UrlState } from "../crawl/frontier.js";
-import { shardOf } from "../crawl/url.js";
+import { shardOf } from "../crawl/urls/url.js";
 import {
   DEFAULT_LIST_LIMIT,
   decodeCursor,

@@ -1,7 +1,7 @@
 import type { AnyBulkWriteOperation, ClientSession, Collection, Filter } from "mongodb";
 import type { EndState, Opened, OpenedUrl, Rounds, Wanted } from "../crawl/frontier.js";
 import { REOPENED_SKIPS } from "../crawl/frontier.js";
-import { canonicalUrl, shardOf } from "../crawl/url.js";
+import { canonicalUrl, shardOf } from "../crawl/urls/url.js";
 import type { Clock } from "../lib/clock.js";
 import { idsOf } from "./page-of-list.js";
 import type { Retrier } from "./retrier.js";

@@ -1,11 +1,11 @@
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
-import { Browser } from "../crawl/browser.js";
-import type { Documents } from "../crawl/documents.js";
 import { Engine } from "../crawl/engine.js";
-import { Fetcher, type FetcherOptions } from "../crawl/fetcher.js";
+import { Fetcher, type FetcherOptions } from "../crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
-import { Renderer, type RenderingOptions } from "../crawl/renderer.js";
-import { Robots, robotsOptionsOf } from "../crawl/robots.js";
+import type { Documents } from "../crawl/pages/documents.js";
+import { Browser } from "../crawl/render/browser.js";
+import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
+import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";

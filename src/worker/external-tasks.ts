@@ -9,9 +9,9 @@ import {
 import { type Crawl, INBOX } from "../crawl/crawl.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
 import type { NewUrl, SkipReason, UrlRequest } from "../crawl/frontier.js";
-import { compileScope } from "../crawl/scope.js";
-import { type CanonicalUrl, canonicalUrl } from "../crawl/url.js";
-import { UrlIdentity } from "../crawl/url-identity.js";
+import { compileScope } from "../crawl/urls/scope.js";
+import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
+import { UrlIdentity } from "../crawl/urls/url-identity.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";

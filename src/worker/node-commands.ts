@@ -1,7 +1,7 @@
 import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
 import type { HandlersOf } from "../bus/index.js";
 import type { SpiderCatalog } from "../crawl/engine.js";
-import type { Renderer } from "../crawl/renderer.js";
+import type { Renderer } from "../crawl/render/renderer.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { NodeCalls } from "../protocol/index.js";

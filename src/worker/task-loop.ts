@@ -1,12 +1,12 @@
 import { LRUCache } from "lru-cache";
 import type { Consumer, TaskDelivery, WorkQueue } from "../bus/index.js";
 import type { Crawl } from "../crawl/crawl.js";
+import { TaskRound } from "../crawl/dispatch/task-round.js";
 import type { Engine } from "../crawl/engine.js";
 import type { FailReason, Frontier } from "../crawl/frontier.js";
 import { type Death, describeDeaths, mustRunAlone, type Suspect } from "../crawl/suspicion.js";
 import { decodeTask, handBack, TASK_CONTENT_TYPE, type Task } from "../crawl/task.js";
 import type { TaskResult } from "../crawl/task-result.js";
-import { TaskRound } from "../crawl/task-round.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf, WarrenError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";

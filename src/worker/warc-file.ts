@@ -3,8 +3,8 @@ import { createReadStream, createWriteStream } from "node:fs";
 import path from "node:path";
 import type { Writable } from "node:stream";
 import { finished } from "node:stream/promises";
+import { WarcWriter } from "../crawl/archive/warc.js";
 import type { ArchiveRecord } from "../crawl/records.js";
-import { WarcWriter } from "../crawl/warc.js";
 import { ConfigError } from "../lib/errors.js";
 import { VERSION } from "../lib/version.js";
 

@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { ScratchFolder } from "../../src/crawl/scratch-folder.js";
+import { ScratchFolder } from "../../src/crawl/render/scratch-folder.js";
 import { api, Cluster, type Master, type Member, until } from "../support/cluster.js";
 import { PageServer } from "../support/page-server.js";
 import { openChannel } from "../support/stranger.js";

@@ -1,8 +1,8 @@
 import { type Crawl, DEFAULT_POLITENESS, type Politeness } from "../../src/crawl/crawl.js";
-import { Dispatcher, type DispatcherOptions } from "../../src/crawl/dispatcher.js";
+import { Dispatcher, type DispatcherOptions } from "../../src/crawl/dispatch/dispatcher.js";
 import { MemoryFrontier, MemoryHostStates } from "../../src/crawl/memory-frontier.js";
 import type { Task, TaskEnd } from "../../src/crawl/task.js";
-import { canonicalUrl, fingerprint, urlId } from "../../src/crawl/url.js";
+import { canonicalUrl, fingerprint, urlId } from "../../src/crawl/urls/url.js";
 import { ManualClock } from "../../src/lib/clock.js";
 import { silentLogger } from "../../src/lib/logger.js";
 

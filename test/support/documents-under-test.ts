@@ -1,9 +1,9 @@
 import { deflateSync } from "node:zlib";
-import { type DocumentOptions, Documents } from "../../src/crawl/documents.js";
+import { type DocumentOptions, Documents } from "../../src/crawl/pages/documents.js";
 
 /** A thread runs JavaScript: the one that was built. */
 export function documentsUnderTest(options: DocumentOptions = {}): Documents {
-  const program = new URL("../../dist/crawl/document-thread.js", import.meta.url);
+  const program = new URL("../../dist/crawl/pages/document-thread.js", import.meta.url);
   return new Documents({ program, timeoutMs: 60_000, ...options });
 }
 

@@ -8,7 +8,7 @@ import type {
   QueuedUrl,
   RedirectTarget,
 } from "../../src/crawl/frontier.js";
-import { shardOf } from "../../src/crawl/url.js";
+import { shardOf } from "../../src/crawl/urls/url.js";
 
 export type FrontierUnderTest = {
   readonly frontier: Frontier;

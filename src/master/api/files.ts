@@ -1,8 +1,8 @@
 import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
+import { WarcWriter } from "../../crawl/archive/warc.js";
 import type { FileRecord } from "../../crawl/records.js";
-import { WarcWriter } from "../../crawl/warc.js";
 import { VERSION } from "../../lib/version.js";
 import { parse } from "../crawl-request.js";
 import { notFound, RequestError } from "../errors.js";

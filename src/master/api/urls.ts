@@ -1,6 +1,6 @@
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
-import { canonicalUrl, MAX_URL_LENGTH } from "../../crawl/url.js";
+import { canonicalUrl, MAX_URL_LENGTH } from "../../crawl/urls/url.js";
 import { LISTED_STATES, type UrlRow } from "../../store/url-list.js";
 import { parse } from "../crawl-request.js";
 import { invalid } from "../errors.js";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { calendarDateOf, ordinalOf } from "../../../src/crawl/calendar-date.js";
+import { calendarDateOf, ordinalOf } from "../../../src/crawl/urls/calendar-date.js";
 
 describe("the date that a path and query name", () => {
   it.each<[string, [number, number, number] | undefined]>([

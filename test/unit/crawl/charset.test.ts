@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { decodeText } from "../../../src/crawl/charset.js";
-import { guessEncoding } from "../../../src/crawl/charset-guess.js";
+import { decodeText } from "../../../src/crawl/pages/charset.js";
+import { guessEncoding } from "../../../src/crawl/pages/charset-guess.js";
 
 /** A text in many languages, encoded by Python's codecs: an encoder that shares nothing with the decoder. */
 type Sample = {

@@ -4,7 +4,7 @@ import { createServer as createHttps, type Server as HttpsServer } from "node:ht
 import { type AddressInfo, createServer, type LookupFunction, type Server, type Socket } from "node:net";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { ConnectionsBusyError, DnsTimeoutError, FetchError } from "../../../src/crawl/errors.js";
-import { Fetcher, type FetcherDeps, type FetcherOptions } from "../../../src/crawl/fetcher.js";
+import { Fetcher, type FetcherDeps, type FetcherOptions } from "../../../src/crawl/fetch/fetcher.js";
 import { TestAuthority } from "../../support/certificates.js";
 import { startWildSite, type WildSite } from "../../support/wild-site.js";
 

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { neighbours, rush, wild } from "../../../bench/dispatch-scenarios.mjs";
 import { DispatchSimulation } from "../../../bench/dispatch-simulation.mjs";
-import { Dispatcher } from "../../../src/crawl/dispatcher.js";
+import { Dispatcher } from "../../../src/crawl/dispatch/dispatcher.js";
+import { TaskRound } from "../../../src/crawl/dispatch/task-round.js";
 import { MemoryHostStates } from "../../../src/crawl/memory-frontier.js";
 import type { TaskEnd } from "../../../src/crawl/task.js";
-import { TaskRound } from "../../../src/crawl/task-round.js";
-import { shardOf } from "../../../src/crawl/url.js";
+import { shardOf } from "../../../src/crawl/urls/url.js";
 import { SeededRandom } from "../../support/seeded-random.js";
 
 const PROGRAM = { Dispatcher, MemoryHostStates, TaskRound, shardOf };

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
-import { Dispatcher } from "../../../src/crawl/dispatcher.js";
+import { Dispatcher } from "../../../src/crawl/dispatch/dispatcher.js";
 import type { Task } from "../../../src/crawl/task.js";
-import { fingerprint, urlId } from "../../../src/crawl/url.js";
+import { fingerprint, urlId } from "../../../src/crawl/urls/url.js";
 import { silentLogger } from "../../../src/lib/logger.js";
 import {
   ALL_SHARDS,

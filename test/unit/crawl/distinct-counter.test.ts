@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { DistinctCounter } from "../../../src/crawl/distinct-counter.js";
+import { DistinctCounter } from "../../../src/crawl/urls/distinct-counter.js";
 
 function countOf(different: number, times = 1): number {
   const counter = new DistinctCounter();

@@ -1,8 +1,8 @@
 import type { LookupAddress } from "node:dns";
 import type { LookupFunction } from "node:net";
 import { describe, expect, it } from "vitest";
-import { DnsCache, type DnsCacheOptions } from "../../../src/crawl/dns-cache.js";
 import { DnsTimeoutError } from "../../../src/crawl/errors.js";
+import { DnsCache, type DnsCacheOptions } from "../../../src/crawl/fetch/dns-cache.js";
 import { ManualClock } from "../../../src/lib/clock.js";
 
 type Script = LookupAddress[] | NodeJS.ErrnoException;

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
-import type { DocumentOptions, Documents } from "../../../src/crawl/documents.js";
-import { FileView } from "../../../src/crawl/file-view.js";
+import type { DocumentOptions, Documents } from "../../../src/crawl/pages/documents.js";
+import { FileView } from "../../../src/crawl/pages/file-view.js";
 import { documentsUnderTest, pdfOf } from "../../support/documents-under-test.js";
 
 const MIB = 1_048_576;

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { CookieJars } from "../../../src/crawl/cookie-jars.js";
 import { ConnectionsBusyError, FetchError } from "../../../src/crawl/errors.js";
-import { fetchOptions, withoutSecrets } from "../../../src/crawl/fetch-options.js";
-import type { Fetched } from "../../../src/crawl/fetcher.js";
+import { CookieJars } from "../../../src/crawl/fetch/cookie-jars.js";
+import { fetchOptions, withoutSecrets } from "../../../src/crawl/fetch/fetch-options.js";
+import type { Fetched } from "../../../src/crawl/fetch/fetcher.js";
+import { statusInWords } from "../../../src/crawl/fetch/status-words.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "../../../src/crawl/limits.js";
 import { AttemptJudge } from "../../../src/crawl/outcome.js";
-import { statusInWords } from "../../../src/crawl/status-words.js";
 import type { Task } from "../../../src/crawl/task.js";
 import { requestAt } from "../../../src/crawl/task-request.js";
 import { ManualClock } from "../../../src/lib/clock.js";

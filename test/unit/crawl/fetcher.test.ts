@@ -1,7 +1,7 @@
 import * as zlib from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { AddressRefusedError, FetchError, type FetchFailure } from "../../../src/crawl/errors.js";
-import { Fetcher, type FetcherOptions } from "../../../src/crawl/fetcher.js";
+import { Fetcher, type FetcherOptions } from "../../../src/crawl/fetch/fetcher.js";
 import { PDF_BYTES, startWildSite, type WildSite } from "../../support/wild-site.js";
 
 let site: WildSite;

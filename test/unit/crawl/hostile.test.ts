@@ -4,7 +4,7 @@ import path from "node:path";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Crawl } from "../../../src/crawl/crawl.js";
-import { Fetcher } from "../../../src/crawl/fetcher.js";
+import { Fetcher } from "../../../src/crawl/fetch/fetcher.js";
 import type { Ending } from "../../../src/crawl/frontier.js";
 import { systemClock } from "../../../src/lib/clock.js";
 import { createLogger } from "../../../src/lib/logger.js";

@@ -3,7 +3,7 @@ import * as zlib from "node:zlib";
 import { brotliCompressSync, constants, deflateSync, gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FetchError } from "../../../src/crawl/errors.js";
-import { Fetcher, type FetcherOptions } from "../../../src/crawl/fetcher.js";
+import { Fetcher, type FetcherOptions } from "../../../src/crawl/fetch/fetcher.js";
 
 const MiB = 1_048_576;
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseLinkHeader } from "../../../src/crawl/link-header.js";
+import { parseLinkHeader } from "../../../src/crawl/pages/link-header.js";
 
 const link = (href: string, ...rel: string[]) => ({ href, rel, hasLanguage: false });
 

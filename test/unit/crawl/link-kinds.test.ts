@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Crawl, DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
-import { Documents } from "../../../src/crawl/documents.js";
-import { LINK_KINDS, type LinkKind, type LinkOptions } from "../../../src/crawl/link-options.js";
-import { LinkScanner } from "../../../src/crawl/link-scanner.js";
-import { PageView } from "../../../src/crawl/page-view.js";
+import { Documents } from "../../../src/crawl/pages/documents.js";
+import { LINK_KINDS, type LinkKind, type LinkOptions } from "../../../src/crawl/pages/link-options.js";
+import { LinkScanner } from "../../../src/crawl/pages/link-scanner.js";
+import { PageView } from "../../../src/crawl/pages/page-view.js";
 import type { Task } from "../../../src/crawl/task.js";
 import { createLogger } from "../../../src/lib/logger.js";
 

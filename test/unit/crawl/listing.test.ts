@@ -1,7 +1,12 @@
 import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
-import { LISTING_START_BYTES, type ListedUrl, listingForm, readListing } from "../../../src/crawl/listing.js";
-import { LISTED_EXTRAS, type ListedExtra } from "../../../src/crawl/sitemap-options.js";
+import {
+  LISTING_START_BYTES,
+  type ListedUrl,
+  listingForm,
+  readListing,
+} from "../../../src/crawl/sitemaps/listing.js";
+import { LISTED_EXTRAS, type ListedExtra } from "../../../src/crawl/sitemaps/sitemap-options.js";
 import { heapInUse } from "../../support/heap.js";
 
 const XMLNS = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { AddressRefusedError } from "../../../src/crawl/errors.js";
-import { NetworkGuard } from "../../../src/crawl/network-guard.js";
+import { NetworkGuard } from "../../../src/crawl/fetch/network-guard.js";
 import { ConfigError } from "../../../src/lib/errors.js";
 
 describe("a network guard", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { readMetadata } from "../../../src/crawl/page-metadata.js";
-import { VisibleText } from "../../../src/crawl/visible-text.js";
+import { readMetadata } from "../../../src/crawl/pages/page-metadata.js";
+import { VisibleText } from "../../../src/crawl/pages/visible-text.js";
 
 const visible = (html: string) => new VisibleText(html).read();
 const metadata = (text: string, language?: string) => readMetadata({ text, url: "http://h/dir/p", language });

@@ -1,10 +1,15 @@
 import { load } from "cheerio";
 import { describe, expect, it } from "vitest";
-import { BROWSER_TREE_DEFAULTS, buildBrowserTree } from "../../../src/crawl/browser-tree.js";
-import { LinkScanner } from "../../../src/crawl/link-scanner.js";
-import { buildTree, buildTreeInSlices, selectorOver, TREE_DEFAULTS } from "../../../src/crawl/page-tree.js";
-import { parseHtml } from "../../../src/crawl/parser.js";
-import { SLICE_CHARACTERS, TimeSlices } from "../../../src/crawl/time-slices.js";
+import { BROWSER_TREE_DEFAULTS, buildBrowserTree } from "../../../src/crawl/pages/browser-tree.js";
+import { LinkScanner } from "../../../src/crawl/pages/link-scanner.js";
+import {
+  buildTree,
+  buildTreeInSlices,
+  selectorOver,
+  TREE_DEFAULTS,
+} from "../../../src/crawl/pages/page-tree.js";
+import { parseHtml } from "../../../src/crawl/pages/parser.js";
+import { SLICE_CHARACTERS, TimeSlices } from "../../../src/crawl/pages/time-slices.js";
 
 const MIB = 1_048_576;
 

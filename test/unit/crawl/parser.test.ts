@@ -1,6 +1,6 @@
 import { load } from "cheerio";
 import { describe, expect, it } from "vitest";
-import { type ParsedPage, type ParseOptions, parseHtml } from "../../../src/crawl/parser.js";
+import { type ParsedPage, type ParseOptions, parseHtml } from "../../../src/crawl/pages/parser.js";
 import { CHARSETS, charsetPage } from "../../support/wild-site.js";
 
 const URL_OF_PAGE = "http://example.com/dir/page?q";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { PartCache } from "../../../src/crawl/part-cache.js";
+import { PartCache } from "../../../src/crawl/render/part-cache.js";
 import { ManualClock } from "../../../src/lib/clock.js";
 
 const URL = "http://a.test/app.js";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Places } from "../../../src/crawl/places.js";
+import { Places } from "../../../src/crawl/render/places.js";
 
 describe("places", () => {
   it("are given in turn, and never more of them than there are", async () => {

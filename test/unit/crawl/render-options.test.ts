@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { crawlRequest } from "../../../src/crawl/crawl-request.js";
-import { DEFAULT_RENDER_OPTIONS } from "../../../src/crawl/render-options.js";
-import { fingerprint } from "../../../src/crawl/url.js";
+import { DEFAULT_RENDER_OPTIONS } from "../../../src/crawl/render/render-options.js";
+import { fingerprint } from "../../../src/crawl/urls/url.js";
 import { renderRequest } from "../../../src/lib/render-request.js";
 
 describe("a crawl's rendering", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { DirectiveReader } from "../../../src/crawl/robots-directives.js";
-import { namedMetasOf } from "../../../src/crawl/robots-meta.js";
+import { DirectiveReader } from "../../../src/crawl/robots/robots-directives.js";
+import { namedMetasOf } from "../../../src/crawl/robots/robots-meta.js";
 
 const NOW = Date.parse("2026-06-01T00:00:00Z");
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { crawlRequest } from "../../../src/crawl/crawl-request.js";
-import { obeysRobots } from "../../../src/crawl/robots-options.js";
+import { obeysRobots } from "../../../src/crawl/robots/robots-options.js";
 
 describe("hosts whose robots.txt is not asked", () => {
   it.each([

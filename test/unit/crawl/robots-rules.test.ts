@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { compileRules, type RobotsRule } from "../../../src/crawl/robots-rules.js";
+import { compileRules, type RobotsRule } from "../../../src/crawl/robots/robots-rules.js";
 
 /** RFC 9309, 2.2.2 and 2.2.3, in the plainest way, for texts that need no encoding. */
 function plainVerdict(rules: readonly RobotsRule[], target: string): boolean {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { MAX_SITEMAPS, parseRobots, productTokenOf } from "../../../src/crawl/robots-txt.js";
+import { MAX_SITEMAPS, parseRobots, productTokenOf } from "../../../src/crawl/robots/robots-txt.js";
 
 const ORIGIN = "http://shop.example";
 const US = "Warren/0.1 (+https://warren.example/)";

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { FetchError } from "../../../src/crawl/errors.js";
-import { Fetcher } from "../../../src/crawl/fetcher.js";
+import { Fetcher } from "../../../src/crawl/fetch/fetcher.js";
 import type { RobotsRecord, RobotsStore } from "../../../src/crawl/records.js";
-import { parseRobots, Robots, type RobotsOptions } from "../../../src/crawl/robots.js";
+import { parseRobots, Robots, type RobotsOptions } from "../../../src/crawl/robots/robots.js";
 import { ManualClock } from "../../../src/lib/clock.js";
 import { type SitePage, startWildSite, type WildSite } from "../../support/wild-site.js";
 

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { crawlRequest } from "../../../src/crawl/crawl-request.js";
-import { compileScope } from "../../../src/crawl/scope.js";
-import type { Scope, ScopeRules } from "../../../src/crawl/scope-options.js";
-import { canonicalUrl } from "../../../src/crawl/url.js";
+import { compileScope } from "../../../src/crawl/urls/scope.js";
+import type { Scope, ScopeRules } from "../../../src/crawl/urls/scope-options.js";
+import { canonicalUrl } from "../../../src/crawl/urls/url.js";
 import { fieldErrorsOf } from "../../../src/lib/field-errors.js";
 
 function includes(scope: Scope, seeds: readonly string[], href: string): boolean {

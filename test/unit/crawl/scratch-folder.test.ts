@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { ScratchFolder } from "../../../src/crawl/scratch-folder.js";
+import { ScratchFolder } from "../../../src/crawl/render/scratch-folder.js";
 
 /** More than any system gives to a process. */
 const NOBODY = 999_999_999;

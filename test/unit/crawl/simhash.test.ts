@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bandsOf, distanceOf, simhashOf } from "../../../src/crawl/simhash.js";
+import { bandsOf, distanceOf, simhashOf } from "../../../src/crawl/pages/simhash.js";
 import { SeededRandom } from "../../support/seeded-random.js";
 
 const TEXT = `The harbour of the old town lies below the castle, where two rivers meet before they reach the sea. In

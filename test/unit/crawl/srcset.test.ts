@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { srcsetUrls } from "../../../src/crawl/srcset.js";
+import { srcsetUrls } from "../../../src/crawl/pages/srcset.js";
 
 describe("the URLs of a srcset", () => {
   it.each<[string, string[]]>([

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { TaskRound } from "../../../src/crawl/task-round.js";
+import { TaskRound } from "../../../src/crawl/dispatch/task-round.js";
 
 function roundOf(...names: string[]) {
   const round = new TaskRound<{ task: { crawl: string }; name: string }>();

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { crawlRequest } from "../../../src/crawl/crawl-request.js";
-import { TrapGuard } from "../../../src/crawl/trap-guard.js";
-import type { TrapOptions } from "../../../src/crawl/trap-options.js";
-import { canonicalUrl } from "../../../src/crawl/url.js";
+import { TrapGuard } from "../../../src/crawl/urls/trap-guard.js";
+import type { TrapOptions } from "../../../src/crawl/urls/trap-options.js";
+import { canonicalUrl } from "../../../src/crawl/urls/url.js";
 import { fieldErrorsOf } from "../../../src/lib/field-errors.js";
 
 const NOW = Date.UTC(2026, 10, 21);

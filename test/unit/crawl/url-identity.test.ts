@@ -4,9 +4,9 @@ import type { Crawl } from "../../../src/crawl/crawl.js";
 import { DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
 import { crawlRequest } from "../../../src/crawl/crawl-request.js";
 import { LinkAdmission } from "../../../src/crawl/link-admission.js";
-import { canonicalUrl, fingerprint, urlId } from "../../../src/crawl/url.js";
-import { UrlIdentity } from "../../../src/crawl/url-identity.js";
-import { type UrlOptions, urlOptionsOf } from "../../../src/crawl/url-options.js";
+import { canonicalUrl, fingerprint, urlId } from "../../../src/crawl/urls/url.js";
+import { UrlIdentity } from "../../../src/crawl/urls/url-identity.js";
+import { type UrlOptions, urlOptionsOf } from "../../../src/crawl/urls/url-options.js";
 
 function keyOf(href: string, urls?: UrlOptions): string {
   const url = canonicalUrl(href);

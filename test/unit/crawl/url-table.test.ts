@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { canonicalUrl, MAX_URL_LENGTH } from "../../../src/crawl/url.js";
+import { canonicalUrl, MAX_URL_LENGTH } from "../../../src/crawl/urls/url.js";
 
 /** As it is written; the URL that is fetched, if it is one; its canonical form where that is another. */
 type Row = readonly [href: string, url?: string, key?: string];

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { canonicalUrl, fingerprint, MAX_URL_LENGTH, shardOf, urlId } from "../../../src/crawl/url.js";
+import { canonicalUrl, fingerprint, MAX_URL_LENGTH, shardOf, urlId } from "../../../src/crawl/urls/url.js";
 
 const key = (href: string, base?: string) => canonicalUrl(href, base)?.key;
 

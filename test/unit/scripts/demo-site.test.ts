@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { load } from "cheerio";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { startDemoSite } from "../../../scripts/demo-site.mjs";
-import { parseRobots } from "../../../src/crawl/robots-txt.js";
+import { parseRobots } from "../../../src/crawl/robots/robots-txt.js";
 
 const PROGRAM = path.resolve(import.meta.dirname, "../../../scripts/demo-site.mjs");
 
