@@ -87,6 +87,13 @@ export class Lanes {
     return lanes;
   }
 
+  /** Something was not heard of this lane that is on record: it sends nothing until that was read. */
+  readAgain(lane: Lane): void {
+    if (!this.has(lane)) return;
+    lane.isKnown = false;
+    this.#unread.add(lane);
+  }
+
   /** They could not be read, and are to be named again. */
   putBackUnread(lanes: readonly Lane[]): void {
     for (const lane of lanes) if (this.has(lane)) this.#unread.add(lane);

@@ -4,7 +4,7 @@ import type { Logger } from "../lib/logger.js";
 import type { Crawl } from "./crawl.js";
 import type { FetchProfile } from "./fetch-profile.js";
 import type { Fetched } from "./fetcher.js";
-import type { HostState } from "./host-state.js";
+import type { HostNews } from "./host-state.js";
 import type { AttemptJudge, Outcome } from "./outcome.js";
 import type { PageView } from "./page-view.js";
 import type { Robots } from "./robots.js";
@@ -17,7 +17,7 @@ export type RobotsGateDeps = {
   readonly robots: Robots;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
+  readonly onHostLearnt?: (state: HostNews) => void;
 };
 
 /** On whose behalf is asked. */
