@@ -365,13 +365,13 @@ describe("what is promised to hosts, by their own log", () => {
     }
     for (const one of [...HOSTS.stormy, ...HOSTS.stormyAlone]) {
       const requests = site.requestsOf(one);
-      const mostOnTheirWay = (HOSTS.stormy as readonly string[]).includes(one) ? 3 : 0;
+      const atOnce = (HOSTS.stormy as readonly string[]).includes(one) ? 4 : 1;
       for (const { endedAt, retryAfterMs } of requests) {
         if (retryAfterMs === undefined) continue;
         const early = requests.filter(({ at }) => at > endedAt && at < endedAt + retryAfterMs - TOLERANCE_MS);
         const isWorkerLost = lossesAt.some((at) => at > endedAt - 500 && at < endedAt + COMMIT_MS);
-        // Who heard of it died with that: the next one hears it anew.
-        const allowed = mostOnTheirWay + (isWorkerLost ? 1 : 0);
+        // Those on their way; and when who heard of it died with that, those who hear it anew.
+        const allowed = atOnce - 1 + (isWorkerLost ? atOnce : 0);
         const last = early.at(-1);
         const asked = `${early.length} after it asked for rest at ${Math.round(endedAt)}`;
         expect.soft(early.length, last && `${asked}: ${trace(last)}`).toBeLessThanOrEqual(allowed);
