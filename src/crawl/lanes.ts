@@ -116,7 +116,11 @@ export class Lanes {
     const lane = this.of(host);
     if (lane === undefined) return undefined;
     const source = lane.sources.get(turn.crawl.id) ?? this.addSource(lane, turn.crawl.id);
-    turn.sources.add(source);
+    if (!turn.sources.has(source)) {
+      // Its crawl runs again while URLs from before are in flight: until now it did not count.
+      turn.sources.add(source);
+      this.applyPoliteness(lane);
+    }
     return source;
   }
 

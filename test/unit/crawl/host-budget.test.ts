@@ -150,6 +150,22 @@ describe("A bandwidth cap", () => {
   });
 });
 
+describe("A crawl that goes on while URLs from before its pause are in flight", () => {
+  it("is as polite as it was, from its first URL on", async () => {
+    const crawl = crawlNamed("c", { politeness: { ...NO_ROBOTS, maxConcurrencyPerHost: 2 } });
+    const { sent, add, settle, dispatcher } = await started([crawl]);
+    await add("c", ...pagesOf("a.test", 20));
+    await settle();
+    expect(sent).toHaveLength(2);
+    dispatcher.setCrawls([]);
+    dispatcher.ended({ id: "x", crawl: "x", host: "a.test", token: "x", endedAt: 0 });
+    await settle();
+    dispatcher.setCrawls([crawl]);
+    await settle();
+    expect(sent).toHaveLength(2);
+  });
+});
+
 describe("An end that was not heard of", () => {
   it("leaves a lane shut until what is on record of it was read", async () => {
     const { sent, add, settle, advance, dispatcher, frontier, hosts, clock } = await started([
