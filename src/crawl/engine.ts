@@ -6,7 +6,7 @@ import { traceFields } from "../lib/trace-context.js";
 import { TaskArchive } from "./archive/archive.js";
 import { type ContentIndex, contentHash, contentHashOf, type KnownContent } from "./content-index.js";
 import { type Crawl, INBOX } from "./crawl.js";
-import type { HostState } from "./dispatch/host-state.js";
+import type { HostNews } from "./dispatch/host-state.js";
 import { FetchError, SpiderError } from "./errors.js";
 import { type FetchProfile, FetchProfiles } from "./fetch/fetch-profile.js";
 import type { Fetched, Fetcher } from "./fetch/fetcher.js";
@@ -59,8 +59,13 @@ export type EngineDeps = {
   readonly metrics?: Metrics;
   /** Told now and then how much of a file has come, while that takes long. */
   readonly onProgress?: (task: Task, bytes: number) => void;
-  /** Told what a host's robots.txt says of its pace, at once, when other URLs wait for that. */
-  readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
+  /**
+   * Told at once, before the end of a task tells it, what a host's robots.txt says of its pace when other URLs wait for
+   * that, and until when a host asked to be left alone.
+   */
+  readonly onHostLearnt?: (state: HostNews) => void;
+  /** A promise to wait for before anything is asked of a host; undefined when nothing need be waited for. */
+  readonly whenAwake?: () => Promise<void> | undefined;
   /** The node's id, on every record. */
   readonly node: string;
   /** From 0 to 1. @default Math.random */
@@ -179,7 +184,10 @@ export class Engine {
       await this.#drop(crawl, findings);
       return undefined;
     }
-    if (outcome.backoffUntil !== undefined) this.#backoffs.set(task.host, outcome.backoffUntil);
+    if (outcome.backoffUntil !== undefined) {
+      this.leaveAlone(task.host, outcome.backoffUntil);
+      this.#deps.onHostLearnt?.({ host: task.host, backoffUntil: outcome.backoffUntil });
+    }
     const result = this.#results.of(
       task,
       findings,
@@ -193,6 +201,11 @@ export class Engine {
     if (recrawl === undefined || outcome.state === "queued") return undefined;
     const { random = Math.random } = this.#deps;
     return nextVisit(recrawl, task.revisit, outcome, visit, outcome.endedAt, task.url, random());
+  }
+
+  /** A host asked to be left alone until an instant, in ms since the epoch: no fetch of it is begun before. */
+  leaveAlone(host: string, until: number): void {
+    this.#backoffs.set(host, Math.max(until, this.#backoffs.get(host) ?? until));
   }
 
   /** What becomes of a task whose host is not to be asked, or not now; undefined of any other. */
@@ -239,8 +252,15 @@ export class Engine {
     let asGet = task.target?.asGet === true;
     let untouched = true;
     for (;;) {
+      const waking = this.#deps.whenAwake?.();
+      if (waking !== undefined) await waking;
       const refusal = await this.#gate.ask(url, task, context, findings, signal);
       if (refusal !== undefined) return { ...refusal, untouched };
+      // It may have asked for that while its robots.txt was read.
+      const reprieve = untouched ? this.#reprieveOf(task) : undefined;
+      if (reprieve !== undefined) return reprieve;
+      const wakingAgain = this.#deps.whenAwake?.();
+      if (wakingAgain !== undefined) await wakingAgain;
       untouched = false;
       let fetched: Fetched;
       try {

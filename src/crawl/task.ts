@@ -56,6 +56,8 @@ export type TaskEnd = {
   readonly fetchMs?: number;
   /** For how long the bytes that it brought keep the host's bandwidth busy, in milliseconds, if that is limited. */
   readonly owedMs?: number;
+  /** What was fetched, if anything was, nobody knows: its worker was lost, or told to leave off. */
+  readonly isUnknown?: boolean;
   /** The host answered, whatever it said. */
   readonly answered?: boolean;
   /** What is wrong with the host, as far as this fetch tells. */

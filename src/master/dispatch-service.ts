@@ -398,10 +398,22 @@ export class DispatchService implements Service {
 
   #hostsLearnt(events: readonly BusEvent[]): void {
     for (const { data } of events) {
-      const { host, crawlDelayMs } = data;
-      if (typeof host !== "string" || typeof crawlDelayMs !== "number" || !(crawlDelayMs >= 0)) continue;
-      this.#dispatcher.learnt({ host, crawlDelayMs });
+      const { host, crawlDelayMs, backoffUntil } = data;
+      if (typeof host !== "string") continue;
+      if (isFiniteNumber(backoffUntil)) {
+        this.#dispatcher.learnt({ host, backoffUntil });
+        if (this.#dispatcher.inFlightOn(host) > 1) this.#leaveAlone(host, backoffUntil);
+      }
+      if (isFiniteNumber(crawlDelayMs) && crawlDelayMs >= 0) this.#dispatcher.learnt({ host, crawlDelayMs });
     }
+  }
+
+  /** What was dispatched to this host before it asked to be left alone is to begin nowhere. */
+  #leaveAlone(host: string, until: number): void {
+    const { bus, logger } = this.#deps;
+    bus.calls.broadcast("leave-host", { host, until }).catch((error: unknown) => {
+      logger.debug({ host, error: messageOf(error) }, "could not tell workers to leave a host alone");
+    });
   }
 
   #urlsAdded(events: readonly BusEvent[]): void {
@@ -560,6 +572,10 @@ function countBy<T>(values: readonly T[], keyOf: (value: T) => string): Map<stri
   const counts = new Map<string, number>();
   for (const value of values) counts.set(keyOf(value), (counts.get(keyOf(value)) ?? 0) + 1);
   return counts;
+}
+
+function isFiniteNumber(value: unknown): value is number {
+  return Number.isFinite(value);
 }
 
 function isTaskEnd(value: unknown): value is TaskEnd {

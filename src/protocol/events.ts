@@ -60,8 +60,12 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
   },
   "host.learnt": {
     summary:
-      "A worker knows what pace a host's robots.txt asks for, before the page is there that it was asked for.",
-    data: z.looseObject({ host: z.string(), crawlDelayMs: z.number().min(0) }),
+      "A worker knows what pace a host's robots.txt asks for, or until when a host wants to be left alone (milliseconds since the epoch), before the task ends that found it out.",
+    data: z.looseObject({
+      host: z.string(),
+      crawlDelayMs: z.number().min(0).optional(),
+      backoffUntil: z.number().optional(),
+    }),
   },
   "spider.wanted": {
     summary: "A worker that cannot consume asks for tasks of an external spider, and there were none.",

@@ -156,6 +156,17 @@ export const NODE_CALLS = {
     result: z.looseObject({ cancelled: z.boolean() }),
     isRepeatable: true,
   },
+  "leave-host": {
+    summary:
+      "Begins no fetch of a host before an instant, because the host asked for that: what waits for it on the node goes back to the frontier.",
+    args: z.object({
+      host: z.string().min(1, "must not be empty").max(300),
+      /** Milliseconds since the epoch. */
+      until: z.number("must be a number"),
+    }),
+    result: z.looseObject({ host: z.string() }),
+    isRepeatable: true,
+  },
   "sync-spider": {
     summary: "Sees to it that the node has a version of a spider, and tells which it has.",
     args: z.object({

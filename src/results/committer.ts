@@ -168,10 +168,10 @@ export class Committer<Context> {
     ]);
     progress.links = links;
     const hostNotes = mergeHostNotes(members.flatMap(({ result }) => result.hostState ?? []));
-    const [applied] = await Promise.all([
-      frontier.commit(members.map(({ result }) => result.ending)),
-      hostNotes.length > 0 ? hosts.note(hostNotes) : undefined,
-    ]);
+    // Before the frontier has them as ended: a dispatcher that takes the hosts over in between finds them in flight,
+    // and one that finds them ended also finds when.
+    if (hostNotes.length > 0) await hosts.note(hostNotes);
+    const applied = await frontier.commit(members.map(({ result }) => result.ending));
     return { applied, links };
   }
 }

@@ -1,5 +1,5 @@
 import type { BusEvent, Events } from "../bus/index.js";
-import type { HostState } from "../crawl/dispatch/host-state.js";
+import type { HostNews } from "../crawl/dispatch/host-state.js";
 import type { Task } from "../crawl/task.js";
 import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
@@ -97,14 +97,14 @@ export class TaskEvents {
     this.#events.publish("frontier.added", events);
   }
 
-  /** What a host's robots.txt says is known: dispatchers wait for it. Told with others that come at the same time. */
-  hostLearnt({ host, crawlDelayMs }: HostState): void {
+  /** Dispatchers wait for what is known of a host. Told with others that come at the same time. */
+  hostLearnt({ host, ...news }: HostNews): void {
     if (this.#learnt.length === 0) setImmediate(() => this.#tellLearnt());
     this.#learnt.push({
       type: "host.learnt",
       at: this.#now(),
       node: this.#node,
-      data: { host, ...(crawlDelayMs !== undefined && { crawlDelayMs }) },
+      data: { host, ...news },
     });
   }
 

@@ -1,6 +1,6 @@
 import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
 import type { HandlersOf } from "../bus/index.js";
-import type { SpiderCatalog } from "../crawl/engine.js";
+import type { Engine, SpiderCatalog } from "../crawl/engine.js";
 import type { Renderer } from "../crawl/render/renderer.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
@@ -15,6 +15,7 @@ export type NodeCommandsDeps = {
   readonly version: string;
   readonly identity: { readonly epoch: number };
   readonly loop: TaskLoop;
+  readonly engine: Pick<Engine, "leaveAlone">;
   readonly renderer: Pick<Renderer, "describe">;
   readonly configuration: NodeConfiguration;
   readonly spiders: SpiderCatalog;
@@ -116,6 +117,11 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
     },
 
     "cancel-crawl": async ({ crawl, generation }) => loop.cancelCrawl(crawl, generation),
+
+    "leave-host": async ({ host, until }) => {
+      deps.engine.leaveAlone(host, until);
+      return { host };
+    },
 
     "cancel-task": async ({ task }) => ({ cancelled: loop.cancelTask(task) }),
   };

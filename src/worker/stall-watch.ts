@@ -7,6 +7,12 @@ const EVERY_MS = 1_000;
 /** A look that comes so much too late, in milliseconds, tells that nothing else was done meanwhile. */
 const STALL_MS = 5_000;
 
+/**
+ * Time in which a process that was stopped finds out what happened meanwhile, in milliseconds: that the broker has given
+ * up its connection, above all, and its messages to others.
+ */
+const WAKING_MS = 1_000;
+
 /** Knows when this process did nothing for a while: its event loop was busy with one thing, or it was stopped. */
 export class StallWatch implements Service {
   readonly name = "stall watch";
@@ -32,6 +38,12 @@ export class StallWatch implements Service {
   hasStalledWithin(ms: number): boolean {
     this.#look();
     return this.#clock.monotonic() - this.#stalledAtMs <= ms;
+  }
+
+  /** When it stalled just now: a promise that resolves once it has had the time to find out what that led to. */
+  whenAwake(): Promise<void> | undefined {
+    if (!this.hasStalledWithin(WAKING_MS)) return undefined;
+    return new Promise((resolve) => this.#clock.after(WAKING_MS, resolve));
   }
 
   #arm(): void {

@@ -69,6 +69,8 @@ type Return = {
   /** How long it waits there at least, in milliseconds. */
   readonly waitMs?: number;
   readonly suspicion?: "raised";
+  /** What of it was fetched nobody knows. */
+  readonly isUnknown?: boolean;
 };
 
 /**
@@ -85,6 +87,9 @@ const MAX_SUSPECTS_WAITING = 8;
 
 /** Wait of a task that came while it could not be taken, in milliseconds. */
 const BUSY_WAIT_MS = 1_000;
+
+/** Time in which a worker that lives notices that its connection is lost, and leaves off, in milliseconds. */
+const LOSS_NOTICED_MS = 1_000;
 
 /** Time for a worker that lost its connection to say that it lives, before a suspect is begun again, in ms. */
 const DOUBT_MS = 5_000;
@@ -282,7 +287,11 @@ export class TaskLoop implements Service {
     }
     this.#watch(delivery.signal);
     this.#held.set(delivery, task);
-    const refusal = this.#refusal(task, delivery);
+    if (delivery.redelivered) {
+      this.#giveBackLost({ task, delivery });
+      return;
+    }
+    const refusal = this.#refusal(task);
     if (refusal !== undefined) {
       this.#giveBack({ task, delivery }, refusal);
       return;
@@ -293,13 +302,8 @@ export class TaskLoop implements Service {
     this.#fill();
   }
 
-  #refusal(task: Task, delivery: TaskDelivery): Return | undefined {
+  #refusal(task: Task): Return | undefined {
     const { clock, crawls } = this.#deps;
-    if (delivery.redelivered) {
-      const reason = "delivered before, to a worker that did not acknowledge it";
-      // Only a suspect can have been noted as begun; whoever did so may live, and needs time to say so.
-      return { reason, suspicion: "raised", waitMs: task.suspect === undefined ? 0 : DOUBT_MS };
-    }
     if (clock.now() > task.notAfter) return { reason: "waited too long to begin" };
     if (crawls.isStale(task.shard, task.epoch, task.dispatchedAt))
       return { reason: "dispatched under a lease that had ended" };
@@ -481,7 +485,7 @@ export class TaskLoop implements Service {
     }
     stopTimer();
     if (result !== undefined) this.#commit(taken, result);
-    else if (!delivery.signal.aborted) this.#giveBack(taken, { reason: "aborted" });
+    else if (!delivery.signal.aborted) this.#giveBack(taken, { reason: "aborted", isUnknown: true });
     this.#end(delivery);
   }
 
@@ -493,14 +497,30 @@ export class TaskLoop implements Service {
     this.#announceQuiet();
   }
 
+  /**
+   * Back to the frontier, a little later: whoever had it before may live, and have a fetch of it under way until the loss
+   * of the connection is noticed there too. Until then it keeps its place in its host's lane.
+   */
+  #giveBackLost(taken: Taken): void {
+    const { delivery, task } = taken;
+    const reason = "delivered before, to a worker that did not acknowledge it";
+    this.#deps.clock.after(LOSS_NOTICED_MS, () => {
+      // If it went to yet another worker that one does so.
+      if (delivery.signal.aborted) return;
+      // Only a suspect can have been noted as begun; whoever did so may live, and needs time to say so.
+      const waitMs = task.suspect === undefined ? 0 : DOUBT_MS;
+      this.#giveBack(taken, { reason, suspicion: "raised", waitMs, isUnknown: true });
+    });
+  }
+
   /** Back to the frontier untried: the state is written and the message acknowledged with the next group. */
-  #giveBack(taken: Taken, { reason, waitMs = 0, suspicion }: Return): void {
+  #giveBack(taken: Taken, { reason, waitMs = 0, suspicion, isUnknown = false }: Return): void {
     const { task } = taken;
     const now = this.#deps.clock.now();
     const { ending, end } = handBack(task, reason, now, now + waitMs);
     this.#commit(taken, {
       ending: suspicion === undefined ? ending : { ...ending, suspicion },
-      end,
+      end: isUnknown ? { ...end, isUnknown } : end,
       ...NOTHING,
       ...(task.delayMs > 0 && { hostState: { host: task.host, lastEndedAt: now } }),
     });

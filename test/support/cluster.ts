@@ -33,12 +33,22 @@ export class Cluster {
   readonly amqpUrl: string;
   readonly mongodbUri: string;
   readonly members: Member[] = [];
+  readonly #environment: Record<string, string>;
   #dataDir: string | undefined;
 
-  /** @param given servers other than those of the test run, for tests that break them; a namespace in use */
+  /**
+   * @param given servers other than those of the test run, for tests that break them; a namespace in use; what all
+   *   members find in their environment
+   */
   constructor(
-    given: { readonly amqpUrl?: string; readonly mongodbUri?: string; readonly namespace?: string } = {},
+    given: {
+      readonly amqpUrl?: string;
+      readonly mongodbUri?: string;
+      readonly namespace?: string;
+      readonly environment?: Record<string, string>;
+    } = {},
   ) {
+    this.#environment = given.environment ?? {};
     this.namespace = given.namespace ?? `t${randomBytes(5).toString("hex")}`;
     this.amqpUrl = given.amqpUrl ?? required("AMQP_URL");
     this.mongodbUri = given.mongodbUri ?? required("MONGODB_URI");
@@ -87,6 +97,7 @@ export class Cluster {
         WARREN_NAMESPACE: this.namespace,
         WARREN_DATA_DIR: path.join(this.#dataDir, name),
         WARREN_ALLOWED_NETWORKS: "127.0.0.0/8",
+        ...this.#environment,
         ...environment,
       },
       stdio: ["ignore", "pipe", "pipe"],

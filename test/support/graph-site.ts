@@ -10,6 +10,8 @@ export type GraphSiteOptions = {
   readonly links: number;
   /** Time each page takes, in milliseconds. */
   readonly delayMs?: number;
+  /** robots.txt. @default 404 */
+  readonly robots?: string;
 };
 
 /** A site of linked pages on several hosts, all reachable from the first; it keeps count of who asked for what. */
@@ -23,7 +25,10 @@ export class GraphSite {
   private constructor(options: GraphSiteOptions) {
     this.options = options;
     this.#server = createServer((request, response) => {
-      if (request.url === "/robots.txt") return void response.writeHead(404).end();
+      if (request.url === "/robots.txt") {
+        response.writeHead(options.robots === undefined ? 404 : 200, { "content-type": "text/plain" });
+        return void response.end(options.robots);
+      }
       const number = Number(request.url?.slice(1));
       if (!Number.isInteger(number) || number < 0 || number >= options.pages) {
         return void response.writeHead(404).end();

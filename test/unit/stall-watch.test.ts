@@ -46,6 +46,25 @@ describe("StallWatch", () => {
     expect(watch.hasStalledWithin(60_000)).toBe(false);
   });
 
+  it("has a process that was stopped wait for a second, and no other", async () => {
+    const { watch, live, stall } = await watching();
+    live(10_000);
+    expect(watch.whenAwake()).toBeUndefined();
+    stall(20_000);
+    let isAwake = false;
+    const waking = watch.whenAwake()?.then(() => {
+      isAwake = true;
+    });
+    live(500);
+    await Promise.resolve();
+    expect(isAwake).toBe(false);
+    live(500);
+    await waking;
+    expect(isAwake).toBe(true);
+    live(1_000);
+    expect(watch.whenAwake()).toBeUndefined();
+  });
+
   it("does not take a short pause for a stall", async () => {
     const { watch, live, stall } = await watching();
     live(10_000);

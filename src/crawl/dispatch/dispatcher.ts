@@ -282,6 +282,11 @@ export class Dispatcher {
     this.#wake();
   }
 
+  /** How many of its URLs are under way, as far as is known here; 0 when it is not held here. */
+  inFlightOn(host: string): number {
+    return this.#lanes.get(host)?.inFlight ?? 0;
+  }
+
   /** Something was learnt of a host before the end of a task tells it. */
   learnt({ host, ...state }: HostState): void {
     const lane = this.#lanes.get(host);
@@ -307,8 +312,9 @@ export class Dispatcher {
     for (const url of await frontier.dispatched(shards)) dispatched.set(url.id, url);
 
     for (const [id, flight] of this.#flights.endedUnheard(dispatched, askedAt)) {
-      // When it ended is not known, so the lane counts from now.
+      // When it ended is not known, so the lane counts from now. What else the end told is on record.
       flight.source.lane.learn({ lastEndedAt: clock.now() });
+      this.#lanes.readAgain(flight.source.lane);
       this.#comeBack(id, flight);
       this.#checkIdle(flight.source.crawl);
     }
@@ -418,7 +424,7 @@ export class Dispatcher {
     );
     for (const [id, flight] of lost) {
       if (this.#flights.get(id) !== flight) continue;
-      flight.source.lane.learn({ lastEndedAt: now });
+      flight.source.lane.landUnknown(now);
       this.#comeBack(id, flight);
     }
   }

@@ -18,6 +18,9 @@ export type HostState = {
   readonly trouble?: HostTrouble | null;
 };
 
+/** What is told of a host at once, because more than one fetch of it may be under way. */
+export type HostNews = Pick<HostState, "host" | "crawlDelayMs" | "backoffUntil">;
+
 /** What is new about a host. Instants only grow, and debts add up: a late note takes nothing back. */
 export type HostNote = Omit<HostState, "paidUntil"> & {
   /** Its bandwidth was used from an instant on, for so long, in milliseconds. */

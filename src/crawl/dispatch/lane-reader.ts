@@ -62,7 +62,8 @@ export class LaneReader {
             ...state,
             ...(lastEndedAt !== undefined && { lastEndedAt: lastEndedAt + CLOCK_ERROR_MS }),
           });
-          if (trouble != null) lane?.recall(trouble, this.#deps.backoff);
+          // What is known here of its trouble is newer than what is on record.
+          if (trouble != null && lane?.trouble === "") lane.recall(trouble, this.#deps.backoff);
         }
         for (const lane of unread) this.#known(lane);
       },

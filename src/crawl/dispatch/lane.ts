@@ -68,7 +68,8 @@ export class LaneSource {
  * known, and the lane has one URL in flight as well. A delay may follow how long fetches take; then it is never 0.
  *
  * Bandwidth is paid for afterwards: a fetch's bytes keep the lane shut for as long as they would have taken at the
- * highest rate allowed, reckoned from when it began. So the rate holds over any while, however much one page brings.
+ * highest rate allowed, reckoned from when it began. So the rate holds over any while, however much one page brings,
+ * but for what may be fetched at once, which is paid for together.
  */
 export class Lane {
   readonly host: string;
@@ -88,6 +89,7 @@ export class Lane {
   #lastFetchMs = 0;
   #backoffUntil = Number.NEGATIVE_INFINITY;
   #paidUntil = Number.NEGATIVE_INFINITY;
+  #mostOwedMs = 0;
   #crawlDelayMs: number | undefined;
   #delayMs = 0;
   /** The delays that follow how long a fetch takes; of most lanes there are none. */
@@ -168,8 +170,11 @@ export class Lane {
     // By our own clock, on which the delay is measured too; the worker's differs by some milliseconds.
     if (end.untouched !== true) this.#lastEndedAt = Math.max(this.#lastEndedAt, now);
     if (end.fetchMs !== undefined) this.#lastFetchMs = end.fetchMs;
-    if (end.owedMs !== undefined) {
-      this.#paidUntil = Math.max(this.#paidUntil, now - (end.fetchMs ?? 0)) + end.owedMs;
+    // Of what nobody can tell, as much is taken to have come as ever came here.
+    const owedMs = end.isUnknown === true ? this.#mostOwedMs : end.owedMs;
+    if (owedMs !== undefined) {
+      this.#mostOwedMs = Math.max(this.#mostOwedMs, owedMs);
+      this.#paidUntil = Math.max(this.#paidUntil, now - (end.fetchMs ?? 0)) + owedMs;
     }
     const { trouble } = end;
     if (trouble === undefined) {
@@ -184,6 +189,13 @@ export class Lane {
     if (backoffUntil === undefined) return false;
     this.#backoffUntil = Math.max(this.#backoffUntil, backoffUntil);
     return true;
+  }
+
+  /** A fetch counts as over of which nobody knows whether it began, or what it brought. */
+  landUnknown(now: number): void {
+    this.#stirredAt = now;
+    this.#lastEndedAt = Math.max(this.#lastEndedAt, now);
+    this.#paidUntil = Math.max(this.#paidUntil, now) + this.#mostOwedMs;
   }
 
   /** Works out delay and concurrency anew: of the crawls that share the lane the strictest counts. */

@@ -87,6 +87,13 @@ export class Lanes {
     return lanes;
   }
 
+  /** Something was not heard of this lane that is on record: it sends nothing until that was read. */
+  readAgain(lane: Lane): void {
+    if (!this.has(lane)) return;
+    lane.isKnown = false;
+    this.#unread.add(lane);
+  }
+
   /** They could not be read, and are to be named again. */
   putBackUnread(lanes: readonly Lane[]): void {
     for (const lane of lanes) if (this.has(lane)) this.#unread.add(lane);
@@ -109,7 +116,11 @@ export class Lanes {
     const lane = this.of(host);
     if (lane === undefined) return undefined;
     const source = lane.sources.get(turn.crawl.id) ?? this.addSource(lane, turn.crawl.id);
-    turn.sources.add(source);
+    if (!turn.sources.has(source)) {
+      // Its crawl runs again while URLs from before are in flight: until now it did not count.
+      turn.sources.add(source);
+      this.applyPoliteness(lane);
+    }
     return source;
   }
 

@@ -2,7 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../../lib/clock.js";
 import type { Logger } from "../../lib/logger.js";
 import type { Crawl } from "../crawl.js";
-import type { HostState } from "../dispatch/host-state.js";
+import type { HostNews } from "../dispatch/host-state.js";
 import type { FetchProfile } from "../fetch/fetch-profile.js";
 import type { Fetched } from "../fetch/fetcher.js";
 import type { AttemptJudge, Outcome } from "../outcome.js";
@@ -17,7 +17,7 @@ export type RobotsGateDeps = {
   readonly robots: Robots;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly onHostLearnt?: (state: HostState & { readonly crawlDelayMs: number }) => void;
+  readonly onHostLearnt?: (state: HostNews) => void;
 };
 
 /** On whose behalf is asked. */

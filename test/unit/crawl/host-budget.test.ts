@@ -123,6 +123,22 @@ describe("A bandwidth cap", () => {
     expect(sent.length).toBeGreaterThan(4);
   });
 
+  it("is charged with as much as ever came for a fetch of which nobody knows what it brought", async () => {
+    const { sent, add, settle, end, advance } = await started([
+      crawlNamed("c", { politeness: { ...politeness, maxConcurrencyPerHost: 1 } }),
+    ]);
+    await add("c", ...pagesOf("a.test", 4));
+    await settle();
+    await end(sent[0] as Task, { answered: true, fetchMs: 0, owedMs: 2_000 });
+    await advance(2_000);
+    expect(sent).toHaveLength(2);
+    await end(sent[1] as Task, { isUnknown: true });
+    await advance(1_999);
+    expect(sent).toHaveLength(2);
+    await advance(1);
+    expect(sent).toHaveLength(3);
+  });
+
   it("is remembered for whoever takes over", async () => {
     const { hosts } = dispatcherUnderTest();
     await hosts.note([{ host: "a.test", debt: { from: 10_000, ms: 500 } }]);
@@ -131,6 +147,42 @@ describe("A bandwidth cap", () => {
       { host: "a.test", debt: { from: 20_000, ms: 1 } },
     ]);
     expect(await hosts.load(["a.test"])).toEqual([{ host: "a.test", paidUntil: 20_001 }]);
+  });
+});
+
+describe("A crawl that goes on while URLs from before its pause are in flight", () => {
+  it("is as polite as it was, from its first URL on", async () => {
+    const crawl = crawlNamed("c", { politeness: { ...NO_ROBOTS, maxConcurrencyPerHost: 2 } });
+    const { sent, add, settle, dispatcher } = await started([crawl]);
+    await add("c", ...pagesOf("a.test", 20));
+    await settle();
+    expect(sent).toHaveLength(2);
+    dispatcher.setCrawls([]);
+    dispatcher.ended({ id: "x", crawl: "x", host: "a.test", token: "x", endedAt: 0 });
+    await settle();
+    dispatcher.setCrawls([crawl]);
+    await settle();
+    expect(sent).toHaveLength(2);
+  });
+});
+
+describe("An end that was not heard of", () => {
+  it("leaves a lane shut until what is on record of it was read", async () => {
+    const { sent, add, settle, advance, dispatcher, frontier, hosts, clock } = await started([
+      crawlNamed("c", { politeness: { ...NO_ROBOTS, delayFactor: 3, maxDelayMs: 60_000 } }),
+    ]);
+    await add("c", ...pagesOf("a.test", 3));
+    await settle();
+    const { id, crawl, token } = sent[0] as Task;
+    await hosts.note([{ host: "a.test", lastFetchMs: 1_000, backoffUntil: clock.now() + 9_000 }]);
+    await frontier.commit([{ id, crawl, token, attempts: 1, state: "done", items: 0, files: 0 }]);
+    await advance(100);
+    await dispatcher.reconcile();
+    await advance(8_899);
+    expect(sent).toHaveLength(1);
+    await advance(1);
+    expect(sent).toHaveLength(2);
+    expect(sent[1]?.delayMs).toBe(3_000);
   });
 });
 
