@@ -88,10 +88,12 @@ export class Cluster {
 
   async #spawn(name: string, args: readonly string[], environment: Record<string, string>): Promise<Member> {
     this.#dataDir ??= await mkdtemp(path.join(tmpdir(), "warren-test-"));
+    // The test's own: the programs refuse variables that they do not know.
+    const { WARREN_TEST_SEED: _seed, ...inherited } = process.env;
     const child = spawn(process.execPath, args, {
       cwd: ROOT,
       env: {
-        ...process.env,
+        ...inherited,
         AMQP_URL: this.amqpUrl,
         MONGODB_URI: this.mongodbUri,
         WARREN_NAMESPACE: this.namespace,

@@ -1,6 +1,6 @@
 /**
  * Loaded before a program (`node --expose-gc --import`): on SIGUSR2 it collects garbage and says what is left. With
- * WARREN_TEST_SNAPSHOTS, a folder, it also leaves a heap snapshot there.
+ * TEST_HEAP_SNAPSHOTS, a folder, it also leaves a heap snapshot there.
  */
 import { writeSync } from "node:fs";
 import path from "node:path";
@@ -13,7 +13,7 @@ process.on("SIGUSR2", async () => {
     globalThis.gc();
   }
   const { heapUsed, external, rss } = process.memoryUsage();
-  const folder = process.env.WARREN_TEST_SNAPSHOTS;
+  const folder = process.env.TEST_HEAP_SNAPSHOTS;
   if (folder !== undefined) writeHeapSnapshot(path.join(folder, `${process.pid}-${Date.now()}.heapsnapshot`));
   writeSync(2, `\nheap-probe ${JSON.stringify({ heapUsed, external, rss })}\n`);
 });
