@@ -15,7 +15,12 @@ const ROOT = path.resolve(import.meta.dirname, "..");
 const SUITES = ["unit", "integration", "e2e"];
 /** Those that use a broker, less the files for which it is all the same which one. */
 const BROKER_SUITES = ["integration", "e2e"];
-const ANY_BROKER_DOES = ["test/integration/store-*", "test/e2e/start.test.ts", "test/e2e/bad-start.test.ts"];
+const ANY_BROKER_DOES = [
+  "test/integration/store-*",
+  ...["start", "bad-start", "hostile", "archive", "sitemaps", "why"].map(
+    (name) => `test/e2e/${name}.test.ts`,
+  ),
+];
 const VITEST_STOP_MS = 10_000;
 const report = reportTo(process.stderr);
 
