@@ -18,10 +18,10 @@ const { values } = parseArgs({
 });
 
 const load = (file) => import(pathToFileURL(path.join(values.dist, "crawl", file)).href);
-const { Dispatcher } = await load("dispatcher.js");
+const { Dispatcher } = await load("dispatch/dispatcher.js");
 const { MemoryHostStates } = await load("memory-frontier.js");
-const { TaskRound } = await load("task-round.js");
-const { shardOf } = await load("url.js");
+const { TaskRound } = await load("dispatch/task-round.js");
+const { shardOf } = await load("urls/url.js");
 
 const size = { hosts: Number(values.hosts), urls: Number(values.urls), random: seeded(Number(values.seed)) };
 const simulation = new DispatchSimulation(
