@@ -6,6 +6,7 @@ import { traceFields } from "../lib/trace-context.js";
 import { TaskArchive } from "./archive/archive.js";
 import { type ContentIndex, contentHash, contentHashOf, type KnownContent } from "./content-index.js";
 import { type Crawl, INBOX } from "./crawl.js";
+import type { CrawlStates } from "./crawl-state.js";
 import type { HostNews } from "./dispatch/host-state.js";
 import { FetchError, SpiderError } from "./errors.js";
 import { type FetchProfile, FetchProfiles } from "./fetch/fetch-profile.js";
@@ -49,6 +50,8 @@ export type EngineDeps = {
   /** Asked for crawls with `duplicates` only. */
   readonly contents: ContentIndex;
   readonly spiders: SpiderCatalog;
+  /** What spiders keep for their crawls. */
+  readonly states: CrawlStates;
   readonly claims: Pick<Frontier, "claim">;
   /** Without one, no page can be rendered. */
   readonly renderer?: PageRenderer;
@@ -619,6 +622,7 @@ export class Engine {
       body,
       ...(rendered !== undefined && { rendered }),
       documents: this.#documents,
+      state: this.#deps.states.of(crawl.id),
       log: loggerOf(task, this.#deps.logger),
       signal,
     });

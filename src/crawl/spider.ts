@@ -1,8 +1,10 @@
+import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { Logger } from "../lib/logger.js";
 import type { RenderRequest } from "../lib/render-request.js";
+import type { CrawlSpec } from "./crawl.js";
+import type { CrawlState } from "./crawl-state.js";
 import type { LinkKind } from "./pages/link-options.js";
 import type { ParsedSelector, TreeKind } from "./pages/parser.js";
-import type { UrlOptions } from "./urls/url-options.js";
 
 /** A further request. A string, or an object for anything but a plain GET. */
 export type SpiderRequest =
@@ -21,6 +23,8 @@ export type SpiderRequest =
       readonly render?: RenderRequest;
       /** 0 (last) to 9 (first) within the crawl. */
       readonly priority?: number;
+      /** The one of the spider's `callbacks` that its page is for. @default `parse` */
+      readonly callback?: string;
     };
 
 /** What a spider yields: an item, a request to follow, or a file to store. URLs may be relative to the page. */
@@ -82,6 +86,31 @@ export type PdfText = {
   readonly author?: string;
 };
 
+/** The crawl that a spider works for. */
+export type SpiderCrawl = {
+  readonly id: string;
+  /** As they were given when the crawl was made. */
+  readonly params: Readonly<Record<string, unknown>>;
+  /** Values that all nodes share, kept as long as the crawl. */
+  readonly state: CrawlState;
+};
+
+/** What the hooks of a spider are given. */
+export type SpiderContext = {
+  readonly crawl: SpiderCrawl;
+  /** The node's id. */
+  readonly node: string;
+  readonly log: Logger;
+};
+
+/** What the crawls of a spider are like where they do not say so themselves; members as those of a crawl. */
+export type SpiderSettings = Partial<
+  Pick<
+    CrawlSpec,
+    "scope" | "limits" | "politeness" | "urls" | "links" | "fetch" | "render" | "recrawl" | "duplicates"
+  >
+>;
+
 /** One fetched page, as a spider sees it. */
 export interface Page {
   /** Its URL after redirects. */
@@ -93,6 +122,8 @@ export interface Page {
   readonly rendered: boolean;
   /** The document's title, white space folded; empty when there is none. Costs no tree. */
   readonly title: string;
+  /** The body, its content codings undone. */
+  readonly body: Uint8Array;
   /** The body as text, decoded as a browser would. */
   text(): string;
   /**
@@ -115,7 +146,7 @@ export interface Page {
   markdown(): Promise<string>;
   /** What the request that led here carried. */
   readonly meta: Readonly<Record<string, unknown>>;
-  readonly crawl: { readonly id: string; readonly params: Readonly<Record<string, unknown>> };
+  readonly crawl: SpiderCrawl;
   readonly log: Logger;
   /** Aborted when the crawl is closed or the page's time is up. */
   readonly signal: AbortSignal;
@@ -163,11 +194,23 @@ export interface Spider<Item = Record<string, unknown>> {
    * @default "page", built when it is asked for
    */
   readonly tree?: TreeKind;
-  /** What its crawls take for the same URL, where they do not say so themselves. */
-  readonly urls?: UrlOptions;
+  readonly settings?: SpiderSettings;
+  /**
+   * What its items must be like, as a schema of any library that speaks Standard Schema (zod, valibot, arktype).
+   * Items are stored as the schema gives them back; those that it refuses are counted, and kept aside with the reasons.
+   */
+  readonly item?: StandardSchemaV1<unknown, Item>;
   parse(page: Page): Outputs<Item>;
+  /** What is called instead of `parse` for the page of a request with that `callback`. */
+  readonly callbacks?: Readonly<Record<string, (page: Page) => Outputs<Item>>>;
   /** Called for each stored file. */
   file?(file: SpiderFile): Outputs<Item>;
+  /** Called once in each process that works for a crawl, before its first page there. What it throws fails that page. */
+  open?(context: SpiderContext): Promise<void> | void;
+  /** Called once in such a process, when the crawl is over or nothing of it came here for some time. */
+  close?(context: SpiderContext): Promise<void> | void;
+  /** Told of each page that the spider failed on. */
+  error?(error: Error, page: { readonly url: string }, context: SpiderContext): Promise<void> | void;
 }
 
 /** Gives a spider its types: `export default defineSpider({ name: "books", async *parse(page) { … } })`. */

@@ -1,5 +1,4 @@
-import type { Spider } from "../crawl/spider.js";
-import type { UrlOptions } from "../crawl/urls/url-options.js";
+import type { Spider, SpiderSettings } from "../crawl/spider.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";
@@ -13,11 +12,11 @@ export type KnownSpider = {
   readonly seeds: readonly string[];
   /** Its pages go to workers that are not Warren's, over a queue of their own. */
   readonly external: boolean;
-  /** What its crawls take for the same URL, where they do not say so themselves. */
-  readonly urls?: UrlOptions;
+  /** What its crawls are like where they do not say so themselves. */
+  readonly settings?: SpiderSettings;
 };
 
-type SpiderFacts = Pick<Spider, "name" | "version" | "seeds" | "urls">;
+type SpiderFacts = Pick<Spider, "name" | "version" | "seeds" | "settings">;
 
 /** The spiders that come with Warren. */
 export interface BundledSpiders {
@@ -97,7 +96,7 @@ function known({
   version = "1",
   seeds = [],
   external = false,
-  urls,
+  settings,
 }: SpiderFacts & { readonly external?: boolean }): KnownSpider {
-  return { name, version, seeds, external, ...(urls !== undefined && { urls }) };
+  return { name, version, seeds, external, ...(settings !== undefined && { settings }) };
 }

@@ -60,6 +60,7 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
   files: [{ name: "by-content", key: { contentId: 1 } }],
   // Pages of a crawl whose text may be like another's.
   likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],
+  crawlState: [{ name: "by-crawl", key: { crawl: 1 } }],
   leases: [{ name: "by-owner", key: { owner: 1 } }],
   replies: [
     { name: "by-waiting", key: { waiting: 1 } },

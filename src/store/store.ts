@@ -6,6 +6,7 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
+import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
 import { StoreUnavailableError } from "./errors.js";
@@ -82,6 +83,7 @@ export class Store implements Service {
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
+  readonly states: MongoCrawlStates;
   readonly bodies: MongoContentIndex;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
@@ -142,6 +144,7 @@ export class Store implements Service {
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, files: this.files, clock });
     const archive = db.collection<ArchiveDocument>("archive");
+    this.states = new MongoCrawlStates(db.collection<CrawlStateDocument>("crawlState"), retrier);
     this.archive = new Archive(archive, retrier, (contentId) => this.contents.open(contentId));
     this.bodies = new MongoContentIndex({
       bodies: db.collection<BodyDocument>("bodies"),
@@ -231,6 +234,7 @@ export class Store implements Service {
     await this.crawls.purge(crawl, (contentId) => this.contents.discard(contentId));
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
+    await this.states.drop(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */

@@ -133,6 +133,7 @@ export class ClusterWorker implements Service {
         files: this.#store.contents,
         contents: this.#store.bodies,
         spiders: bundledSpiders,
+        states: this.#store.states,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#store.frontier,
         renderer: this.#renderer,

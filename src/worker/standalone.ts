@@ -12,6 +12,7 @@ import { Engine, type SpiderCatalog } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetch/fetcher.js";
 import type { Ending, NewUrl } from "../crawl/frontier.js";
 import type { TaskLimits } from "../crawl/limits.js";
+import { MemoryCrawlStates } from "../crawl/memory-crawl-state.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { Documents } from "../crawl/pages/documents.js";
 import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
@@ -109,6 +110,7 @@ export class Standalone implements Service {
         files: new FolderFileStore(options.filesFolder),
         contents: new MemoryContentIndex(),
         spiders,
+        states: new MemoryCrawlStates(),
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#frontier,
         ...(rendering !== undefined && { renderer: rendering.renderer }),

@@ -21,13 +21,13 @@ import { WaitReasons } from "../../src/master/wait-reasons.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
 
-const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds" | "urls">[] = [
+const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds" | "settings">[] = [
   { name: "links" },
   { name: "pdf" },
   {
     name: "seeded",
     seeds: ["http://seeded.test/one", "http://seeded.test/two"],
-    urls: { sortQuery: true, dropTracking: true },
+    settings: { urls: { sortQuery: true, dropTracking: true } },
   },
 ];
 

@@ -9,6 +9,7 @@ import { type Crawl, DEFAULT_POLITENESS } from "../../src/crawl/crawl.js";
 import { Engine } from "../../src/crawl/engine.js";
 import { Fetcher } from "../../src/crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../../src/crawl/limits.js";
+import { MemoryCrawlStates } from "../../src/crawl/memory-crawl-state.js";
 import { MemoryFrontier } from "../../src/crawl/memory-frontier.js";
 import { RECRAWL_DEFAULTS } from "../../src/crawl/recrawl-options.js";
 import { Robots } from "../../src/crawl/robots/robots.js";
@@ -59,6 +60,7 @@ export class EngineUnderTest {
         files: new FolderFileStore(folder),
         contents: this.contents,
         spiders: bundledSpiders,
+        states: new MemoryCrawlStates(),
         claims: new MemoryFrontier(),
         clock: systemClock,
         logger: silentLogger,

@@ -1,7 +1,8 @@
 import type { Logger } from "../../lib/logger.js";
 import type { Crawl } from "../crawl.js";
+import type { CrawlState } from "../crawl-state.js";
 import { type NamedMeta, namedMetasOf } from "../robots/robots-meta.js";
-import type { Article, Page, PageLinksOptions, PageMetadata } from "../spider.js";
+import type { Article, Page, PageLinksOptions, PageMetadata, SpiderCrawl } from "../spider.js";
 import type { Task } from "../task.js";
 import { type CanonicalUrl, canonicalUrl } from "../urls/url.js";
 import { DOCUMENT_BOUNDS, type DocumentResults } from "./document-job.js";
@@ -25,6 +26,7 @@ export type PageViewInput = {
   /** Without parameters, in lower case. */
   readonly contentType: string | undefined;
   readonly body: Buffer;
+  readonly state: CrawlState;
   /** It is what a browser made of it. */
   readonly rendered?: true;
   readonly documents: Documents;
@@ -75,6 +77,10 @@ export class PageView implements Page {
 
   get title(): string {
     return this.#isHtml ? this.#document.scan(this.#plan.scanned).title : "";
+  }
+
+  get body(): Buffer {
+    return this.#input.body;
   }
 
   text(): string {
@@ -179,8 +185,9 @@ export class PageView implements Page {
     return this.#input.task.request?.meta ?? {};
   }
 
-  get crawl(): { readonly id: string; readonly params: Readonly<Record<string, unknown>> } {
-    return { id: this.#input.crawl.id, params: this.#input.crawl.params };
+  get crawl(): SpiderCrawl {
+    const { crawl, state } = this.#input;
+    return { id: crawl.id, params: crawl.params, state };
   }
 
   get log(): Logger {

@@ -79,9 +79,9 @@ export const urlOptions = z.strictObject({
 
 /** What a crawl says of its URLs, and where it says nothing, what its spider says. */
 export function urlOptionsOf(
-  spider: { readonly urls?: UrlOptions } | undefined,
+  spider: { readonly settings?: { readonly urls?: UrlOptions } } | undefined,
   given: UrlOptions | undefined,
 ): { readonly urls?: UrlOptions } {
-  const urls = { ...spider?.urls, ...given };
+  const urls = { ...spider?.settings?.urls, ...given };
   return Object.keys(urls).length === 0 ? {} : { urls };
 }

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Crawl, DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
+import { MemoryCrawlStates } from "../../../src/crawl/memory-crawl-state.js";
 import { Documents } from "../../../src/crawl/pages/documents.js";
 import { LINK_KINDS, type LinkKind, type LinkOptions } from "../../../src/crawl/pages/link-options.js";
 import { LinkScanner } from "../../../src/crawl/pages/link-scanner.js";
@@ -24,6 +25,7 @@ function pageOf(html: string, { links, header, contentType = "text/html" }: Give
     ...{ task, crawl, url: "http://h/dir/p", status: 200, contentType, body: Buffer.from(html) },
     headers: { "content-type": contentType, ...(header !== undefined && { link: header }) },
     documents: new Documents(),
+    state: new MemoryCrawlStates().of("c"),
     log: createLogger({ level: "error", destination: { write: () => {} } }),
     signal: new AbortController().signal,
   });

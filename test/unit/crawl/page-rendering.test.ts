@@ -4,6 +4,7 @@ import { type Crawl, DEFAULT_POLITENESS } from "../../../src/crawl/crawl.js";
 import { Engine } from "../../../src/crawl/engine.js";
 import { NoBrowserError, RenderError } from "../../../src/crawl/errors.js";
 import { Fetcher } from "../../../src/crawl/fetch/fetcher.js";
+import { MemoryCrawlStates } from "../../../src/crawl/memory-crawl-state.js";
 import { MemoryFrontier } from "../../../src/crawl/memory-frontier.js";
 import { DEFAULT_RENDER_OPTIONS, type RenderOptions } from "../../../src/crawl/render/render-options.js";
 import type { PageRenderer, RenderedPage, RenderInput } from "../../../src/crawl/render/renderer.js";
@@ -87,6 +88,7 @@ describe("a page that is to be rendered", () => {
           discard: async () => {},
         },
         contents: new MemoryContentIndex(),
+        states: new MemoryCrawlStates(),
         spiders: {
           get: () => ({
             name: "looks",

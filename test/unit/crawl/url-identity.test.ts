@@ -135,11 +135,12 @@ describe("a crawl's options", () => {
   });
 
   it("win over its spider's, member by member", () => {
-    const spider = { urls: { sortQuery: true, dropTracking: true } };
+    const settings = { urls: { sortQuery: true, dropTracking: true } };
+    const spider = { settings };
     expect(urlOptionsOf(spider, { sortQuery: false })).toEqual({
       urls: { sortQuery: false, dropTracking: true },
     });
-    expect(urlOptionsOf(spider, undefined)).toEqual(spider);
+    expect(urlOptionsOf(spider, undefined)).toEqual(settings);
     expect(urlOptionsOf({}, undefined)).toEqual({});
     expect(urlOptionsOf(undefined, { dropSessionIds: true })).toEqual({ urls: { dropSessionIds: true } });
   });
