@@ -30,6 +30,7 @@ import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
   "concurrency",
+  "runs",
   "labels",
   ...FETCH_SETTINGS,
   "dataDir",
@@ -121,6 +122,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       mongodbUri: config.mongodbUri,
       namespace: config.namespace,
       concurrency: config.concurrency,
+      runs: config.runs,
       ...(config.labels !== undefined && { labels: config.labels }),
       userAgent: config.userAgent,
       fetcher: fetcherOptionsOf(config),

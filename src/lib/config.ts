@@ -200,6 +200,13 @@ export const SETTINGS = {
     parse: wholeNumber(1, 1_000),
     fallback: "32",
   }),
+  runs: setting({
+    flag: "runs",
+    value: "N",
+    help: "spiders that run as a whole at once in this worker",
+    parse: wholeNumber(0, 1_000),
+    fallback: "4",
+  }),
   labels: optional({
     flag: "labels",
     value: "NAME=VALUE[,…]",

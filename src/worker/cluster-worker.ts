@@ -24,9 +24,10 @@ import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
+import { RunLoop } from "./runs/run-loop.js";
 import { StallWatch } from "./stall-watch.js";
 import { TaskIntake } from "./task-intake.js";
-import { type TaskContext, TaskLoop } from "./task-loop.js";
+import { type Stopped, type TaskContext, TaskLoop } from "./task-loop.js";
 
 export type ClusterWorkerOptions = {
   readonly nodeId: string;
@@ -36,6 +37,8 @@ export type ClusterWorkerOptions = {
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly concurrency: number;
+  /** Runs at once. */
+  readonly runs: number;
   /** By which crawls may select this node. @default those that it had when it ran last */
   readonly labels?: Readonly<Record<string, string>>;
   readonly userAgent: string;
@@ -86,6 +89,7 @@ export class ClusterWorker implements Service {
   readonly #refusals: Refusals;
   readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
+  readonly #runs: RunLoop;
   readonly #presence: NodePresence;
   readonly #identity: NodeIdentity;
   readonly #configuration: NodeConfiguration;
@@ -124,7 +128,7 @@ export class ClusterWorker implements Service {
       serverClock: this.#store.serverClock,
       clock,
       logger,
-      onStopped: (crawl) => this.#loop.cancelCrawl(crawl),
+      onStopped: (crawl) => this.#cancelCrawl(crawl),
     });
     this.#engine = new Engine(
       {
@@ -215,6 +219,24 @@ export class ClusterWorker implements Service {
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
       },
     );
+    this.#runs = new RunLoop(
+      { node: nodeId, concurrency: options.runs },
+      {
+        runs: this.#store.runs,
+        crawls: this.#crawls,
+        counts: this.#store.crawls,
+        spiders: bundledSpiders,
+        states: this.#store.states,
+        frontier: this.#store.frontier,
+        results: this.#store.results,
+        events: this.#bus.events,
+        taskEvents: this.#events,
+        mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
+        logOf: (crawl, run) => logger.child({ crawl, run }),
+        clock,
+        logger,
+      },
+    );
     this.#identity = new NodeIdentity(
       { node: nodeId },
       { bus: this.#bus, clock, logger, onTaken: (error) => deps.shutdown(error) },
@@ -240,7 +262,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         onClosed: (crawls) => {
-          for (const crawl of crawls) this.#loop.cancelCrawl(crawl);
+          for (const crawl of crawls) this.#cancelCrawl(crawl);
         },
       },
     );
@@ -260,6 +282,7 @@ export class ClusterWorker implements Service {
       version,
       identity: this.#identity,
       loop: this.#loop,
+      cancelCrawl: (crawl, generation) => this.#cancelCrawl(crawl, generation),
       engine: this.#engine,
       renderer: this.#renderer,
       configuration: this.#configuration,
@@ -272,6 +295,7 @@ export class ClusterWorker implements Service {
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
     await this.#stalls.start();
     await this.#loop.start();
+    await this.#runs.start();
     await this.#presence.start();
     this.#isReady = true;
     this.#logEvents.begin();
@@ -282,6 +306,7 @@ export class ClusterWorker implements Service {
   async stop(): Promise<void> {
     this.#isReady = false;
     this.#refusals.hurry();
+    await this.#runs.stop();
     if (this.#bus.connected) await this.#loop.stop();
     await this.#engine.stop();
     await this.#browser.stop();
@@ -296,6 +321,13 @@ export class ClusterWorker implements Service {
     await this.#bus.stop();
     await this.#store.stop();
     await this.#fetcher.close();
+  }
+
+  /** Stops what of a crawl is in hand here. */
+  #cancelCrawl(crawl: string, generation?: number): Stopped {
+    const runs = this.#runs.cancelCrawl(crawl);
+    const { aborted, dropped } = this.#loop.cancelCrawl(crawl, generation);
+    return { aborted: aborted + runs, dropped };
   }
 
   async #isStored(spider: string): Promise<boolean> {

@@ -9,13 +9,15 @@ import type { NodeCalls } from "../protocol/index.js";
 import { CommandError } from "./errors.js";
 import type { NodeConfiguration } from "./node-configuration.js";
 import { Profiler } from "./profiler.js";
-import type { TaskLoop } from "./task-loop.js";
+import type { Stopped, TaskLoop } from "./task-loop.js";
 
 export type NodeCommandsDeps = {
   readonly node: string;
   readonly version: string;
   readonly identity: { readonly epoch: number };
   readonly loop: TaskLoop;
+  /** Stops what of a crawl is in hand here. */
+  readonly cancelCrawl: (crawl: string, generation?: number) => Stopped;
   readonly engine: Pick<Engine, "leaveAlone">;
   readonly renderer: Pick<Renderer, "describe">;
   readonly configuration: NodeConfiguration;
@@ -117,7 +119,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
       return { status: "draining" };
     },
 
-    "cancel-crawl": async ({ crawl, generation }) => loop.cancelCrawl(crawl, generation),
+    "cancel-crawl": async ({ crawl, generation }) => deps.cancelCrawl(crawl, generation),
 
     "leave-host": async ({ host, until }) => {
       deps.engine.leaveAlone(host, until);

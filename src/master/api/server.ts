@@ -20,6 +20,7 @@ import { notificationRoutes } from "./notifications.js";
 import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
+import { runRoutes } from "./runs.js";
 import { spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
@@ -152,6 +153,7 @@ export class ApiServer implements Service {
         fileRoutes(api, parts);
         spiderRoutes(api, parts);
         nodeRoutes(api, parts);
+        runRoutes(api, parts);
         notificationRoutes(api, parts);
         deadLetterRoutes(api, parts);
         eventRoutes(api, this.#streams);
