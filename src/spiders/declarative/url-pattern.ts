@@ -3,7 +3,7 @@ import { Expression } from "./expression.js";
 
 export type UrlMatcher = (url: string) => boolean;
 
-const DELIMITED = /^\/(?<body>.+)\/(?<flags>i?)$/s;
+const DELIMITED = /^\/(?<body>(?!\*).+)\/(?<flags>i?)$/s;
 /** What is in no URL as it is written canonically, or in none that a glob would be about. */
 const IS_EXPRESSION = /\\|^\^|\$$|\.[*+]|[\])][*+?{]|\[[^\]]+\]|\([^)]*\|[^)]*\)/;
 /** RE2's flag for letters of either case. */
@@ -20,7 +20,8 @@ const IGNORE_CASE = 1;
  */
 export function compileUrlPattern(pattern: string): UrlMatcher {
   const delimited = DELIMITED.exec(pattern)?.groups;
-  if (delimited !== undefined) {
+  // A star after a slash repeats nothing that anybody would want repeated: `/books/*/` is a glob.
+  if (delimited !== undefined && !pattern.includes("/*")) {
     const expression = new Expression(delimited.body ?? "", delimited.flags === "i" ? IGNORE_CASE : 0);
     return (url) => expression.test(url);
   }

@@ -245,6 +245,8 @@ describe("the rules of a declarative spider", () => {
     ["^http://h/(?:shelf|x)", ["http://h/shelf/2", "http://h/x.pdf"]],
     ["book/[0-9]+", ["http://h/book/1", "http://h/book/1?x=2"]],
     ["/shelf/.*", ["http://h/shelf/2"]],
+    ["/*/1", ["http://h/book/1"]],
+    ["/*/", []],
     ["*.pdf", ["http://h/x.pdf"]],
     [
       ["*.pdf", "*/shelf/*"],
