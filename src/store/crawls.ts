@@ -13,11 +13,13 @@ import {
 } from "../crawl/crawl.js";
 import type { CrawlChanges } from "../crawl/crawl-changes.js";
 import type { FetchOptions } from "../crawl/fetch/fetch-options.js";
+import type { NodeSelection } from "../crawl/node-selection.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
+import type { InvalidItemDocument } from "./invalid-items.js";
 import type { ItemDocument } from "./items.js";
 import {
   DEFAULT_LIST_LIMIT,
@@ -32,9 +34,6 @@ import type { PageDocument } from "./pages.js";
 import type { Retrier } from "./retrier.js";
 import type { UrlDocument } from "./url-document.js";
 import type { UrlRounds } from "./url-rounds.js";
-
-/** Which nodes may take part in a crawl. */
-export type CrawlNodes = { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
 
 /** A crawl as it is stored. Instants in milliseconds since the epoch. */
 export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
@@ -56,7 +55,6 @@ export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly reserved: number;
   readonly reservedAt?: Date;
   readonly cut?: FinishReason;
-  readonly nodes?: CrawlNodes;
   readonly resource?: string;
   readonly idempotency?: { readonly key: string; readonly digest: string };
 };
@@ -74,7 +72,6 @@ export type CrawlRecord = Crawl & {
   readonly additions: number;
   /** The limit that ended it, or is about to. */
   readonly cut?: FinishReason;
-  readonly nodes?: CrawlNodes;
   /** The name under which `/crawler/resource` knows it. */
   readonly resource?: string;
 };
@@ -84,7 +81,6 @@ export type CreateOptions = {
   readonly id?: string;
   /** With the same key and digest again, the same crawl is returned; with another digest it is refused. */
   readonly idempotency?: { readonly key: string; readonly digest: string };
-  readonly nodes?: CrawlNodes;
   readonly resource?: string;
 };
 
@@ -95,6 +91,7 @@ export type CrawlsDeps = {
   readonly rounds: Pick<UrlRounds, "hasNextVisits">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
+  readonly invalidItems: Collection<InvalidItemDocument>;
   readonly files: Collection<FileDocument>;
   readonly archive: Collection<ArchiveDocument>;
   readonly retrier: Retrier;
@@ -249,6 +246,14 @@ export class Crawls {
   /** The crawls that a dispatcher has to serve. */
   async running(): Promise<readonly CrawlRecord[]> {
     return (await this.#deps.crawls.find({ status: "running" }).toArray()).map(toRecord);
+  }
+
+  /** Of the crawls that run, which nodes they have selected. */
+  async selections(): Promise<readonly NodeSelection[]> {
+    const crawls = await this.#deps.crawls
+      .find({ status: "running", "nodes.mode": "selected" }, { projection: { nodes: 1 } })
+      .toArray();
+    return crawls.flatMap(({ nodes }) => (nodes === undefined ? [] : [nodes]));
   }
 
   /** A crawl of this spider that runs or is paused, if there is one. */
@@ -567,7 +572,7 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, files, archive, crawls } = this.#deps;
+    const { urls, pages, items, invalidItems, files, archive, crawls } = this.#deps;
     // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
     // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
@@ -583,6 +588,7 @@ export class Crawls {
       await Promise.all([...contents].map(discardContent));
     }
     await deleteAll(items, idsOf(id));
+    await deleteAll(invalidItems, idsOf(id));
     await deleteAll(pages, idsOf(id));
     await deleteAll(urls, idsOf(id));
     await crawls.deleteOne({ _id: id });
@@ -644,7 +650,7 @@ export class Crawls {
 
   async #exactCounts(id: string, session: ClientSession): Promise<CrawlCounts> {
     const ofCrawl = { $match: { _id: idsOf(id) } };
-    const { urls, pages, items, files } = this.#deps;
+    const { urls, pages, items, invalidItems, files } = this.#deps;
     // One after the other: a session carries one operation at a time.
     const states = await urls
       .aggregate<{ _id: UrlDocument["state"]; urls: number }>(
@@ -658,6 +664,9 @@ export class Crawls {
       })
       .toArray();
     const [ofItems] = await items
+      .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
+      .toArray();
+    const [ofInvalidItems] = await invalidItems
       .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
       .toArray();
     const [ofFiles] = await files
@@ -674,6 +683,7 @@ export class Crawls {
       failed: urlsIn("failed"),
       skipped: urlsIn("skipped"),
       items: ofItems?.items ?? 0,
+      invalidItems: ofInvalidItems?.items ?? 0,
       files: ofFiles?.files ?? 0,
       bytes: (ofPages?.bytes ?? 0) + (ofFiles?.bytes ?? 0),
     };
@@ -693,7 +703,6 @@ export class Crawls {
       counts: NO_COUNTS,
       additions: 0,
       reserved: 0,
-      ...(options.nodes !== undefined && { nodes: options.nodes }),
       ...(options.resource !== undefined && { resource: options.resource }),
       ...(options.idempotency !== undefined && { idempotency: options.idempotency }),
     };
@@ -725,6 +734,8 @@ function toRecord(document: CrawlDocument): CrawlRecord {
   return {
     id: _id,
     ...fields,
+    // Those of crawls that were made before something was counted lack it.
+    counts: { ...NO_COUNTS, ...fields.counts },
     params: JSON.parse(params) as Record<string, unknown>,
     ...(fetch !== undefined && { fetch: JSON.parse(fetch) as FetchOptions }),
   };
