@@ -5,7 +5,7 @@ import path from "node:path";
 import { Writable } from "node:stream";
 import type { z } from "zod";
 import { crawlRequest } from "../../src/crawl/crawl-request.js";
-import type { SpiderCatalog } from "../../src/crawl/engine.js";
+import type { SpiderCatalog } from "../../src/crawl/spider-catalog.js";
 import { Fetcher, type FetcherOptions } from "../../src/crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../../src/crawl/limits.js";
 import type { Documents } from "../../src/crawl/pages/documents.js";
