@@ -9,6 +9,8 @@ export type Frame = {
   readonly bytes: number;
 };
 
+/** Of one frame, without its lengths: a page's body has a quarter of that at most, unless it is set to more. */
+const MAX_FRAME_BYTES = 64 * 1_048_576;
 const PREFIX_BYTES = 8;
 /** Up to this size a frame is put together, so that it is one write; above, the body is not copied. */
 const COPIED_BYTES = 65_536;
@@ -16,10 +18,12 @@ const COPIED_BYTES = 65_536;
 /**
  * Writes one frame: the lengths of head and body in 4 bytes each (little endian), the head as V8 serialises it, and
  * the body as it is, so that a page's bytes are neither copied nor encoded.
- * @throws Error if the head holds what cannot be sent: a function, a symbol
+ * @throws Error if the head holds what cannot be sent (a function, a symbol), or the frame is too large
  */
 export function writeFrame(stream: Writable, head: unknown, body?: Uint8Array): void {
   const headBytes = serialize(head);
+  const bytes = headBytes.length + (body?.length ?? 0);
+  if (bytes > MAX_FRAME_BYTES) throw tooLarge(bytes);
   const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
   prefix.writeUInt32LE(headBytes.length, 0);
   prefix.writeUInt32LE(body?.length ?? 0, 4);
@@ -36,7 +40,6 @@ export function writeFrame(stream: Writable, head: unknown, body?: Uint8Array): 
 
 /** Finds the frames in what comes in pieces. */
 export class FrameReader {
-  readonly #maxBytes: number;
   readonly #onFrame: (frame: Frame) => void;
   #pieces: Buffer[] = [];
   #bytes = 0;
@@ -44,9 +47,7 @@ export class FrameReader {
   #headBytes = 0;
   #wanted = 0;
 
-  /** @param maxBytes of one frame, head and body */
-  constructor(maxBytes: number, onFrame: (frame: Frame) => void) {
-    this.#maxBytes = maxBytes;
+  constructor(onFrame: (frame: Frame) => void) {
     this.#onFrame = onFrame;
   }
 
@@ -61,9 +62,7 @@ export class FrameReader {
         this.#headBytes = start.readUInt32LE(0);
         const bodyBytes = start.readUInt32LE(4);
         this.#wanted = PREFIX_BYTES + this.#headBytes + bodyBytes;
-        if (this.#wanted > this.#maxBytes) {
-          throw new Error(`a message of ${this.#wanted} bytes; ${this.#maxBytes} at most are taken`);
-        }
+        if (this.#wanted > MAX_FRAME_BYTES + PREFIX_BYTES) throw tooLarge(this.#wanted - PREFIX_BYTES);
       }
       if (this.#bytes < this.#wanted) return;
       const whole = this.#joined(this.#wanted);
@@ -87,4 +86,8 @@ export class FrameReader {
     this.#pieces = [whole];
     return whole;
   }
+}
+
+function tooLarge(bytes: number): Error {
+  return new Error(`a message of ${bytes} bytes; ${MAX_FRAME_BYTES} at most are taken`);
 }

@@ -44,11 +44,9 @@ export type ModuleProcessInput = {
 /** Why a process ended; `timeout`: its event loop was blocked for longer than a page may take. */
 export type ProcessEnd = { readonly kind: "timeout" | "fault" | "stopped"; readonly message: string };
 
-/** Of one message from a process. */
-const MAX_FRAME_BYTES = 64 * 1_048_576;
 const MAX_CALLS = 2_000;
 const MAX_PRINTED_CHARACTERS = 4_096;
-/** How long after a page's time the process may take to say so, in milliseconds. */
+/** How long after a page's time the process may take to say so, in milliseconds; not longer than that time. */
 const GRACE_MS = 2_000;
 const END_MS = 2_000;
 /** How long after its end is waited for what it has said. */
@@ -231,7 +229,7 @@ export class ModuleProcess {
   }
 
   #listen(): void {
-    const reader = new FrameReader(MAX_FRAME_BYTES, ({ head, bytes }) => this.#take(head, bytes));
+    const reader = new FrameReader(({ head, bytes }) => this.#take(head, bytes));
     this.#frames.on("data", (piece: Buffer) => {
       if (this.#end?.kind === "fault") return;
       try {
@@ -355,19 +353,24 @@ export class ModuleProcess {
     }
   }
 
-  /** With one job there, it is plain whose it was. A promise that nobody waits for is no reason to end the others. */
+  /**
+   * What is thrown outside of a page leaves that page waiting, perhaps for ever. With one page there, it is plain whose it
+   * was; of several, each is begun anew. A promise that nobody waits for ends nobody's page: it is told.
+   */
   #onUncaught(error: Error, isRejection: boolean): void {
-    const what = isRejection
-      ? "a promise of it was rejected and nobody took notice"
-      : "it threw outside of its page";
-    const message = `${what}: ${error.message}`;
     const [only, ...others] = this.#jobs.values();
-    if (only !== undefined && others.length === 0) {
+    if (isRejection || only === undefined) {
+      const log = only !== undefined && others.length === 0 ? only.input.log() : this.#input.log();
+      const what = isRejection ? "a promise was rejected that nobody waits for" : "thrown outside of a page";
+      log.error({ err: error }, `${what}: ${error.message}`);
+      return;
+    }
+    const message = `it threw outside of its page: ${error.message}`;
+    if (others.length > 0) this.kill({ kind: "fault", message });
+    else {
       only.fail(Object.assign(new Error(message), { stack: error.stack }));
       this.abort(only);
-    } else if (only === undefined || isRejection)
-      this.#input.log().error({ err: error }, `the spider: ${message}`);
-    else this.kill({ kind: "fault", message });
+    }
   }
 
   #unavailable({ message, stack = "" }: ErrorFacts): SpiderUnavailableError {
@@ -414,7 +417,7 @@ export class ModuleProcess {
   /** Sees that its event loop goes round: a page whose time is over is told by the process itself as long as it does. */
   #startWatch(): void {
     const { pageTimeoutMs } = this.#input.settings;
-    const mostMs = pageTimeoutMs + GRACE_MS;
+    const mostMs = pageTimeoutMs + Math.min(pageTimeoutMs, GRACE_MS);
     let lookedAtMs = performance.now();
     this.#progressAtMs = lookedAtMs;
     clearInterval(this.#watch);

@@ -2,8 +2,6 @@ import { Socket } from "node:net";
 import { FrameReader, writeFrame } from "./frames.js";
 import { errorOf, FRAMES_FD, type FromProcess, type ModuleCall, type ToProcess } from "./messages.js";
 
-/** Frames come from the worker, which is trusted: what bounds them is what they hold. */
-const MAX_FRAME_BYTES = 2 ** 31;
 /** Questions of a spider that may wait for their answers. */
 const MAX_CALLS = 1_000;
 
@@ -17,7 +15,7 @@ export class ProcessChannel {
 
   /** @param onMessage gets all but the answers to calls */
   constructor(onMessage: (message: ToProcess, body: Buffer) => void, onGone: () => void) {
-    const reader = new FrameReader(MAX_FRAME_BYTES, ({ head, body }) => {
+    const reader = new FrameReader(({ head, body }) => {
       const message = head as ToProcess;
       if (message.type === "answer") this.#settle(message.id)?.resolve(message.value);
       else if (message.type === "refusal") this.#settle(message.id)?.reject(errorOf(message.error));

@@ -23,7 +23,8 @@ describe("a module spider", () => {
         for (const link of page.links()) yield { request: { url: link, meta: { from: page.url } } };
         yield { file: "/a.pdf" };
       } };`);
-    const body = '<html lang=de><title>T</title><h1>Héad</h1><p>Some text</p><a href="x">x</a><a href=/y>y</a>';
+    const body =
+      '<html lang=de><title>T</title><h1>Héad</h1><p>Some text</p><a href="x">x</a><a href=/y>y</a>';
     const page = modules.page({ body, meta: { a: [1, { b: null }] }, params: { p: 1 } });
 
     const [first, ...others] = await outputsOf(spider.parse(page));
