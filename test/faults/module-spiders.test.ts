@@ -1,3 +1,9 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { ModuleSpider } from "../../src/worker/modules/index.js";
 import { ModulesUnderTest, outputsOf } from "../support/modules-under-test.js";
@@ -80,3 +86,49 @@ describe("a module that misbehaves", () => {
     }
   });
 });
+
+/** Tells its process, and one that it starts; then goes on for ever in the way that the page's body says. */
+const ENDLESS = `
+import { spawn } from "node:child_process";
+export default { name: "endless", async *parse(page) {
+  const child = spawn("sleep", ["1000"], { stdio: "ignore" });
+  await page.crawl.state.set("pid", process.pid);
+  await page.crawl.state.set("pid", child.pid);
+  if (page.text() === "loop") for (;;);
+  if (page.text() === "deaf") { process.on("exit", () => { for (;;); }); process.removeAllListeners("uncaughtException"); }
+  await new Promise(() => {});
+} };`;
+
+describe("a worker that is killed", () => {
+  it("leaves none of its modules' processes, nor what these have started", async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), "warren-modules-"));
+    const entry = path.join(folder, "spider.mjs");
+    await writeFile(entry, ENDLESS);
+    const bodies = ["loop", "wait", "deaf"];
+    const program = path.resolve(import.meta.dirname, "../support/module-parent.mjs");
+    const parent = spawn(process.execPath, [program, entry, ...bodies], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const exited = once(parent, "exit");
+    const pids: number[] = [];
+    for await (const line of createInterface({ input: parent.stdout })) {
+      pids.push(Number(line));
+      if (pids.length === 2 * bodies.length) break;
+    }
+
+    parent.kill("SIGKILL");
+    await exited;
+
+    await expect.poll(() => pids.filter(isAlive), { timeout: 10_000 }).toEqual([]);
+    await rm(folder, { recursive: true });
+  });
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

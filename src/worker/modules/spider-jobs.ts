@@ -137,7 +137,11 @@ export class SpiderJobs {
 
   /** Once, whoever waits for it; if it fails, whoever comes next tries again. */
   #open(here: CrawlHere): Promise<void> {
-    here.opening ??= this.#opened(here);
+    if (here.opening === undefined) {
+      here.opening = this.#opened(here).finally(() => {
+        delete here.opening;
+      });
+    }
     return here.opening;
   }
 
@@ -146,14 +150,8 @@ export class SpiderJobs {
       await this.#spider.open?.(here.context);
       here.isOpen = true;
     } catch (error) {
-      const { name, message, stack } = errorFacts(error);
-      throw errorOf({
-        name,
-        message: `could not be opened: ${message}`,
-        ...(stack !== undefined && { stack }),
-      });
-    } finally {
-      delete here.opening;
+      const facts = errorFacts(error);
+      throw errorOf({ ...facts, message: `could not be opened: ${facts.message}` });
     }
   }
 
