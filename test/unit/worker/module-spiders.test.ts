@@ -1,5 +1,9 @@
+import { writeFile } from "node:fs/promises";
+import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { SpiderUnavailableError } from "../../../src/crawl/errors.js";
+import type { ModuleSpider } from "../../../src/worker/modules/index.js";
+import { importSpider } from "../../../src/worker/modules/module-entry.js";
 import { ModulesUnderTest, outputsOf } from "../../support/modules-under-test.js";
 import { WILD_MODULE } from "../../support/wild-module.js";
 
@@ -128,7 +132,10 @@ describe("a module spider", () => {
         },
         async close({ crawl, log }) { await crawl.state.add("closed"); log.info("closed"); },
         async error(error, page, { crawl }) { await crawl.state.set("error", [error.name, error.message, page.url]); },
-        async *parse(page) { await new Promise((go) => setTimeout(go, 5)); yield { item: { opened, pid: process.pid } }; },
+        async *parse({ crawl: { state } }) {
+          while (await state.get("opened") < 2) await new Promise((go) => setTimeout(go, 5));
+          yield { item: { opened, pid: process.pid } };
+        },
       };`);
     const context = modules.context("crawl", { by: 3 });
     spider.open(context);
@@ -195,43 +202,61 @@ describe("a module spider", () => {
     await spider.stop();
   });
 
-  it("logs what its pages log, each with its page, and no more than so much", async () => {
-    const spider = await modules.load(WILD_MODULE);
-    const page = (body: string) => modules.page({ url: `http://h/${body}`, body });
+  describe("that does all kinds of things", () => {
+    let spider: ModuleSpider;
 
-    await outputsOf(spider.parse(page("log 3")));
-    expect(modules.lines).toEqual(
-      [0, 1, 2].map((i) => expect.objectContaining({ i, msg: "line", url: "http://h/log 3" })),
-    );
-    modules.lines.length = 0;
-    await outputsOf(spider.parse(page("log 5000")));
-    expect(modules.lines).toHaveLength(21);
-    expect(modules.lines.at(-1)).toMatchObject({
-      level: "warn",
-      msg: "4980 more lines dropped",
-      dropped: 4_980,
+    beforeAll(async () => {
+      spider = await modules.load(WILD_MODULE);
     });
-    modules.lines.length = 0;
-    await outputsOf(spider.parse(page("print 200000")));
-    await outputsOf(spider.parse(page("fine")));
-    await expect.poll(() => modules.lines.length, { timeout: 5_000 }).toBeGreaterThan(20);
-    expect(modules.lines[0]).toMatchObject({ level: "info", msg: "line 0", stream: "stdout" });
-    expect(modules.lines.length).toBeLessThan(100);
-    await spider.stop();
-  });
 
-  it("tells of a rejected promise that nobody waits for, and goes on", async () => {
-    const spider = await modules.load(WILD_MODULE);
+    afterAll(async () => await spider.stop());
 
-    expect(await outputsOf(spider.parse(modules.page({ body: "rejected" })))).toHaveLength(1);
-    expect(modules.lines).toContainEqual(
-      expect.objectContaining({
-        level: "error",
-        msg: "a promise was rejected that nobody waits for: left alone",
-        url: "http://h/dir/page",
-      }),
-    );
-    await spider.stop();
+    it("logs what its pages log, each with its page, and no more than so much", async () => {
+      const page = (body: string) => modules.page({ url: `http://h/${body}`, body });
+
+      await outputsOf(spider.parse(page("log 3")));
+      expect(modules.lines).toEqual(
+        [0, 1, 2].map((i) => expect.objectContaining({ i, msg: "line", url: "http://h/log 3" })),
+      );
+      modules.lines.length = 0;
+      await outputsOf(spider.parse(page("log 5000")));
+      expect(modules.lines).toHaveLength(21);
+      expect(modules.lines.at(-1)).toMatchObject({
+        level: "warn",
+        msg: "4980 more lines dropped",
+        dropped: 4_980,
+      });
+      modules.lines.length = 0;
+      await outputsOf(spider.parse(page("print 200000")));
+      await outputsOf(spider.parse(page("fine")));
+      await expect.poll(() => modules.lines.length, { timeout: 5_000 }).toBeGreaterThan(20);
+      expect(modules.lines[0]).toMatchObject({ level: "info", msg: "line 0", stream: "stdout" });
+      expect(modules.lines.length).toBeLessThan(100);
+    });
+
+    it("tells of a rejected promise that nobody waits for, and goes on", async () => {
+      expect(await outputsOf(spider.parse(modules.page({ body: "rejected" })))).toHaveLength(1);
+      expect(modules.lines).toContainEqual(
+        expect.objectContaining({
+          level: "error",
+          msg: "a promise was rejected that nobody waits for: left alone",
+          url: "http://h/dir/page",
+        }),
+      );
+    });
+
+    it("takes one page down with it that ends its process, and no other", async () => {
+      const bodies = ["fine", "fine", "fine", "exit 3", "fine", "fine", "fine", "fine"];
+
+      const results = await Promise.allSettled(
+        bodies.map((body) => outputsOf(spider.parse(modules.page({ body })))),
+      );
+
+      expect(results.map(({ status }) => status)).toEqual(
+        bodies.map((body) => (body === "fine" ? "fulfilled" : "rejected")),
+      );
+      expect(results[3]).toMatchObject({ reason: { message: "ended its process with exit code 3" } });
+    });
   });
 
   it("is told when a page is given up", async () => {
@@ -249,21 +274,6 @@ describe("a module spider", () => {
 
     await expect(first).rejects.toThrow("the task was stopped");
     await expect.poll(() => modules.state().get("reason")).toBe("the task was stopped");
-    await spider.stop();
-  });
-
-  it("takes one page down with it that ends its process, and no other", async () => {
-    const spider = await modules.load(WILD_MODULE);
-    const bodies = ["fine", "fine", "fine", "exit 3", "fine", "fine", "fine", "fine"];
-
-    const results = await Promise.allSettled(
-      bodies.map((body) => outputsOf(spider.parse(modules.page({ body })))),
-    );
-
-    expect(results.map(({ status }) => status)).toEqual(
-      bodies.map((body) => (body === "fine" ? "fulfilled" : "rejected")),
-    );
-    expect(results[3]).toMatchObject({ reason: { message: "ended its process with exit code 3" } });
     await spider.stop();
   });
 
@@ -308,41 +318,65 @@ describe("a module spider", () => {
 
 describe("a module that cannot be loaded", () => {
   let modules: ModulesUnderTest;
+  let impatient: ModulesUnderTest;
 
   beforeAll(async () => {
-    modules = await ModulesUnderTest.start({ loadTimeoutMs: 1_500 });
+    modules = await ModulesUnderTest.start();
+    impatient = await ModulesUnderTest.start({ loadTimeoutMs: 500 });
   });
 
-  afterAll(async () => await modules.dispose());
+  afterAll(async () => {
+    await modules.dispose();
+    await impatient.dispose();
+  });
 
   it.each([
-    ["a syntax error", "export default { name: };", /SyntaxError|Unexpected token/, false],
-    ["an import of what is not there", 'import "left-pad-of-mine";', /left-pad-of-mine/, false],
+    ["no default export", "export const a = 1;", "it must export a spider by default"],
+    ["no parse", "export default { name: 'a' };", "the spider must have a function `parse`"],
+    ["no name", "export default { *parse() {} };", "the spider must have a `name`"],
+    ["an odd item", "export default { name: 'a', item: {}, *parse() {} };", "Standard Schema"],
+    ["an odd callback", "export default { name: 'a', callbacks: { b: 1 }, *parse() {} };", 'callback "b"'],
+    ["an odd hook", "export default { name: 'a', open: 1, *parse() {} };", "`open` must be a function"],
+    [
+      "odd seeds",
+      "export default { name: 'a', seeds: [1], *parse() {} };",
+      "`seeds` must be a list of texts",
+    ],
+    [
+      "an odd tree",
+      "export default { name: 'a', tree: 'oak', *parse() {} };",
+      '`tree` must be "page" or "browser"',
+    ],
+  ])("says what is wrong with it: %s", async (what, text, message) => {
+    const entry = path.join(modules.folder, `${what.replaceAll(" ", "-")}.mjs`);
+    await writeFile(entry, text);
+
+    await expect(importSpider(entry)).rejects.toThrow(message);
+  });
+
+  it.each([
+    ["a syntax error", "export default { name: };", /Unexpected token/, false],
+    ["an import of nothing", 'import "left-pad-of-mine";', /left-pad-of-mine/, false],
     [
       "a throw at the top",
       "const a = 1;\n\nthrow new Error('at the top');",
       /at the top[\s\S]*spider\.mjs:3/,
       false,
     ],
-    ["no default export", "export const a = 1;", /it must export a spider by default/, false],
-    ["no parse", "export default { name: 'a' };", /the spider must have a function `parse`/, false],
-    ["no name", "export default { *parse() {} };", /the spider must have a `name`/, false],
-    ["an odd item", "export default { name: 'a', item: {}, *parse() {} };", /Standard Schema/, false],
-    [
-      "a callback of another kind",
-      "export default { name: 'a', callbacks: { b: 1 }, *parse() {} };",
-      /"b"/,
-      false,
-    ],
-    ["an endless loop at the top", "for (;;);", /was not loaded within 1500 ms/, true],
-    ["an endless wait at the top", "await new Promise(() => {});", /loaded/, true],
     ["an exit at the top", "process.exit(9);", /ended its process with exit code 9/, true],
-  ])("says why, with %s", async (_what, text, message, retryable) => {
+  ])("says why the process could not load it: %s", async (_what, text, message, retryable) => {
     const error = await modules.load(text).catch((thrown: unknown) => thrown);
 
     expect(error).toBeInstanceOf(SpiderUnavailableError);
     expect(error).toMatchObject({ code: "SPIDER_UNAVAILABLE", retryable });
     expect((error as Error).message).toMatch(message);
     expect((error as Error).message).toMatch(/^spider "spider", version 7, could not be loaded: /);
+  });
+
+  it("ends a process whose module does not come to the end of its top", async () => {
+    await expect(impatient.load("for (;;);")).rejects.toMatchObject({
+      message: 'spider "spider", version 7, could not be loaded: was not loaded within 500 ms',
+      retryable: true,
+    });
   });
 });
