@@ -6,8 +6,11 @@ import { type LineLevel, levelOf, type ProcessMessage, parsedLine } from "./prot
 
 /** What becomes of what a process writes. */
 export type OutputReceiver = {
-  /** Every message but `log`. What comes next is not read before a promise is settled, which must not fail. */
-  onMessage(message: Exclude<ProcessMessage, { type: "log" }>): Promise<void> | void;
+  /**
+   * Every message but `log`. What comes next is not read before a promise is settled, which must not fail.
+   * @param characters of its line
+   */
+  onMessage(message: Exclude<ProcessMessage, { type: "log" }>, characters: number): Promise<void> | void;
   /** A line of its log. */
   onLog(level: LineLevel, text: string, fields: LogFields): void;
   /** It wrote a message that is none: something is lost. @param page the one that it is about, if it says so */
@@ -59,12 +62,13 @@ export class ProcessOutput {
     }
     if (this.#stdout === "items") {
       const data = objectOf(line.text);
-      return data === undefined ? this.#log(stream, line) : this.#receiver.onMessage({ type: "item", data });
+      if (data === undefined) return this.#log(stream, line);
+      return this.#receiver.onMessage({ type: "item", data }, line.text.length);
     }
     const parsed = parsedLine(line.text);
     switch (parsed.kind) {
       case "message":
-        return this.#message(parsed.message);
+        return this.#message(parsed.message, line.text.length);
       case "broken":
         return this.#receiver.onBroken(parsed.page, parsed.why);
       case "unknown":
@@ -77,8 +81,8 @@ export class ProcessOutput {
     }
   }
 
-  #message(message: ProcessMessage): Promise<void> | void {
-    if (message.type !== "log") return this.#receiver.onMessage(message);
+  #message(message: ProcessMessage, characters: number): Promise<void> | void {
+    if (message.type !== "log") return this.#receiver.onMessage(message, characters);
     const { type: _type, level, message: text, ...fields } = message;
     this.#receiver.onLog(
       levelOf(level),
