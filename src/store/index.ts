@@ -6,7 +6,7 @@ export type {
   CrawlLogsOptions,
   StoredLogLine,
 } from "./crawl-logs.js";
-export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
+export type { CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
   DeadLetterFilter,
@@ -40,6 +40,7 @@ export type {
   NodeRow,
   NodeStatus,
   Nodes,
+  TakingNode,
   WantedChange,
   WantedConfiguration,
 } from "./nodes.js";
