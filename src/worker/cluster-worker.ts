@@ -14,7 +14,8 @@ import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { type DeadLettersOptions, Store } from "../store/index.js";
+import { type CrawlLogsOptions, type DeadLettersOptions, Store } from "../store/index.js";
+import { CrawlLog, type CrawlLogOptions, LogShipper, WorkerLines } from "./crawl-log/index.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
@@ -46,6 +47,9 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** How long lines of crawls' logs are kept in the database; and how they are kept here. */
+  readonly crawlLogs: CrawlLogsOptions;
+  readonly crawlLog: Omit<CrawlLogOptions, "node">;
   /** Workers that a URL may end before it is set aside. */
   readonly maxCrashes: number;
 };
@@ -81,6 +85,9 @@ export class ClusterWorker implements Service {
   readonly #committer: Committer<TaskContext>;
   readonly #events: TaskEvents;
   readonly #logEvents: LogEvents;
+  readonly #crawlLog: CrawlLog;
+  readonly #logShipper: LogShipper;
+  readonly #workerLines: WorkerLines;
   readonly #replies: Replies;
   readonly #aftermath: Aftermath;
   readonly #refusals: Refusals;
@@ -98,7 +105,10 @@ export class ClusterWorker implements Service {
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
     this.#store = new Store(
-      { uri: options.mongodbUri, namespace, deadLetters: options.deadLetters },
+      {
+        ...{ uri: options.mongodbUri, namespace },
+        ...{ deadLetters: options.deadLetters, crawlLogs: options.crawlLogs },
+      },
       { logger },
     );
     // Instants that masters and workers compare are read off one clock: the database server's.
@@ -114,6 +124,13 @@ export class ClusterWorker implements Service {
       },
       { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
+    this.#crawlLog = new CrawlLog(
+      { ...options.crawlLog, node: nodeId },
+      { epoch: () => this.#identity.epoch, clock, logger },
+    );
+    const shipping = { log: this.#crawlLog, store: this.#store.crawlLogs, clock, logger };
+    this.#logShipper = new LogShipper({ node: nodeId }, shipping);
+    this.#workerLines = new WorkerLines({ ring: deps.log, log: this.#crawlLog });
     this.#fetcher = new Fetcher(options.fetcher);
     this.#browser = new Browser(options.rendering.browser, { clock, logger });
     const rendering = { browser: this.#browser, clock };
@@ -253,6 +270,9 @@ export class ClusterWorker implements Service {
     // Before anything is taken or served: whoever goes by this id already must not notice us.
     await Promise.all([this.#store.start(), this.#bus.start().then(() => this.#identity.start())]);
     this.#identity.beginEpoch();
+    await this.#crawlLog.start();
+    await this.#logShipper.start();
+    this.#workerLines.begin();
     await this.#crawls.start();
     await this.#configuration.restore();
     const handlers = nodeCommands({
@@ -265,6 +285,7 @@ export class ClusterWorker implements Service {
       configuration: this.#configuration,
       spiders: bundledSpiders,
       log: this.#deps.log,
+      crawlLog: this.#crawlLog,
       clock: this.#clock,
       shutdown: () => shutdown(),
       onChange: () => this.#presence.beatNow(),
@@ -289,6 +310,9 @@ export class ClusterWorker implements Service {
     await this.#presence.stop();
     this.#events.flush();
     this.#logEvents.end();
+    this.#workerLines.end();
+    await this.#logShipper.stop();
+    await this.#crawlLog.stop();
     await this.#stopServing?.();
     await this.#crawls.stop();
     await this.#identity.stop();

@@ -4,13 +4,12 @@ import {
   boundedLine,
   CRAWL_LOG_LEVELS,
   type CrawlLogContext,
-  type CrawlLogLevel,
   type CrawlLogLine,
   LOG_LEVEL_NUMBERS,
 } from "../../crawl/crawl-log.js";
 import type { Clock, StopTimer } from "../../lib/clock.js";
 import { messageOf } from "../../lib/errors.js";
-import type { Logger } from "../../lib/logger.js";
+import type { Logger, LogLevel } from "../../lib/logger.js";
 import type { Service } from "../../lib/service.js";
 import { Journal } from "./journal.js";
 import { lineBody, numbered } from "./journal-lines.js";
@@ -20,8 +19,8 @@ export type CrawlLogOptions = {
   /** Where the journals of this machine's nodes are. */
   readonly folder: string;
   readonly node: string;
-  /** Lowest level that is kept. @default "info" */
-  readonly level: CrawlLogLevel;
+  /** Lowest level that is kept; with `silent`, nothing is. @default "info" */
+  readonly level: LogLevel;
   /** Size of a file, in bytes. @default 4 MiB */
   readonly segmentBytes: number;
   /** All files together, in bytes. @default 256 MiB */
@@ -72,6 +71,7 @@ export class CrawlLog implements Service {
   readonly #options: CrawlLogOptions;
   readonly #deps: CrawlLogDeps;
   readonly #loggers: PinoLogger;
+  readonly #least: number;
   #journal: Journal | undefined;
   #waiting: string[] = [];
   #waitingCharacters = 0;
@@ -89,14 +89,16 @@ export class CrawlLog implements Service {
   ) {
     this.#options = { ...DEFAULTS, ...given };
     this.#deps = deps;
+    const { level } = this.#options;
+    this.#least = level === "silent" ? Number.POSITIVE_INFINITY : LOG_LEVEL_NUMBERS[level];
     this.#loggers = pino(
       {
-        level: this.#options.level,
+        level,
         base: null,
         timestamp: false,
         // What spiders add may have any names.
         nestedKey: "fields",
-        formatters: { level: (level) => ({ level }) },
+        formatters: { level: (name) => ({ level: name }) },
       },
       { write: (line) => this.#take(line) },
     );
@@ -135,7 +137,7 @@ export class CrawlLog implements Service {
   /** @returns false when the line was dropped, because the disk does not keep up */
   write(line: Omit<CrawlLogLine, "at"> & { readonly at?: number }): boolean {
     const { level, crawl } = line;
-    if (LOG_LEVEL_NUMBERS[level] < LOG_LEVEL_NUMBERS[this.#options.level]) return true;
+    if (LOG_LEVEL_NUMBERS[level] < this.#least) return true;
     if (this.#waitingCharacters >= DROP_CHARACTERS || this.#state === "stopped") {
       this.#dropped.set(crawl, (this.#dropped.get(crawl) ?? 0) + 1);
       return false;

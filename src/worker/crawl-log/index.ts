@@ -1,0 +1,3 @@
+export { CrawlLog, type CrawlLogOptions } from "./crawl-log.js";
+export { LogShipper } from "./log-shipper.js";
+export { WorkerLines } from "./worker-lines.js";
