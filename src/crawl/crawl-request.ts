@@ -35,7 +35,8 @@ export function whole(least: number, most: number) {
 /** 0 (last) to 9 (first). */
 export const priority = whole(0, 9);
 
-const limits = z.strictObject({
+/** The limits of a crawl, as they come from outside. */
+export const crawlLimits = z.strictObject({
   maxDepth: whole(0, 1_000_000).exactOptional(),
   maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
   maxDurationMs: whole(1, 3_650 * DAY_MS).exactOptional(),
@@ -67,7 +68,7 @@ export const crawlRequest = z.strictObject({
   spider: spiderName.default("links"),
   seeds: urlList.default([]),
   scope: scopeOption.default("host"),
-  limits: limits.default({}),
+  limits: crawlLimits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
   urls: urlOptions.exactOptional(),
   links: linkOptions.exactOptional(),
@@ -80,6 +81,13 @@ export const crawlRequest = z.strictObject({
   render: renderOptions.exactOptional(),
   params: params.default({}),
 });
+
+const ofSpider = z.object({ spider: crawlRequest.shape.spider });
+
+/** The spider of a crawl that someone asks for; undefined if what is there is no spider's name. */
+export function spiderNameOf(request: unknown): string | undefined {
+  return ofSpider.safeParse(request).data?.spider;
+}
 
 /** What someone asks of a new crawl, defaults filled in. Its seeds and spider are not yet looked at. */
 export type CrawlRequest = {

@@ -38,6 +38,8 @@ export type CrawlSpec = {
   readonly name?: string;
   /** @default "links" */
   readonly spider: string;
+  /** The version of the spider that it stays with. @default the spider has only one */
+  readonly spiderVersion?: string;
   readonly seeds: readonly string[];
   /** @default "host" */
   readonly scope: Scope;
@@ -87,6 +89,8 @@ export type CrawlCounts = {
   readonly failed: number;
   readonly skipped: number;
   readonly items: number;
+  /** Items that were not as their spider's schema says, and are kept aside. */
+  readonly invalidItems: number;
   readonly files: number;
   /** Body bytes fetched, after decoding. */
   readonly bytes: number;
@@ -99,6 +103,7 @@ export const NO_COUNTS: CrawlCounts = {
   failed: 0,
   skipped: 0,
   items: 0,
+  invalidItems: 0,
   files: 0,
   bytes: 0,
 };
