@@ -1,4 +1,6 @@
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
+import type { Crawl } from "../crawl/crawl.js";
+import type { CrawlLogContext } from "../crawl/crawl-log.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -6,16 +8,24 @@ import type { Documents } from "../crawl/pages/documents.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
 import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
+import type { Spider } from "../crawl/spider.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { traceFields } from "../lib/trace-context.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type CrawlLogsOptions, type DeadLettersOptions, Store } from "../store/index.js";
-import { CrawlLog, type CrawlLogOptions, LogShipper, WorkerLines } from "./crawl-log/index.js";
+import {
+  CrawlLog,
+  type CrawlLogOptions,
+  LogShipper,
+  logSpiderFaults,
+  WorkerLines,
+} from "./crawl-log/index.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
@@ -160,6 +170,11 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
+        pageLog: (task, crawl, spider) => {
+          const logger = this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), url: task.url });
+          return task.request?.trace === undefined ? logger : logger.child(traceFields(task.request.trace));
+        },
+        hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
         whenAwake: () => this.#stalls.whenAwake(),
@@ -331,6 +346,7 @@ export class ClusterWorker implements Service {
     const deliveries = group.members.map(({ context }) => context.delivery);
     this.#bus.tasks.settle(deliveries, { kind: "ack" });
     this.#loop.settled(deliveries);
+    logSpiderFaults(this.#crawlLog, group);
     await this.#aftermath.follow(group);
     // Taken for lost, and given to someone else: but this worker lives.
     await this.#store.frontier.vouch(
@@ -339,4 +355,9 @@ export class ClusterWorker implements Service {
       ),
     );
   }
+}
+
+/** What the lines of a spider are about. */
+function aboutOf({ id }: Crawl, { name, version }: Spider): CrawlLogContext {
+  return { crawl: id, spider: name, ...(version !== undefined && { version }) };
 }
