@@ -1,4 +1,11 @@
 export type { Archive } from "./archive.js";
+export type {
+  CrawlLogQuery,
+  CrawlLogSource,
+  CrawlLogs,
+  CrawlLogsOptions,
+  StoredLogLine,
+} from "./crawl-logs.js";
 export type { CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {

@@ -6,6 +6,12 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
+import {
+  type CrawlLogDocument,
+  type CrawlLogHeadDocument,
+  CrawlLogs,
+  type CrawlLogsOptions,
+} from "./crawl-logs.js";
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
@@ -50,6 +56,8 @@ export type StoreOptions = {
   readonly serverSelectionMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
+  /** How long lines of crawls' logs are kept. */
+  readonly crawlLogs?: Partial<CrawlLogsOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -97,6 +105,7 @@ export class Store implements Service {
   readonly notifications: Notifications;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
@@ -186,6 +195,16 @@ export class Store implements Service {
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
     );
+    this.crawlLogs = new CrawlLogs(
+      {
+        client: this.#client,
+        lines: db.collection<CrawlLogDocument>("crawlLogs"),
+        heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
+        crawls: db.collection<CrawlDocument>("crawls"),
+        retrier,
+      },
+      options.crawlLogs,
+    );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.serverClock = new ServerClock(db, clock);
   }
@@ -246,6 +265,7 @@ export class Store implements Service {
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
     await this.runs.drop(crawl);
+    await this.crawlLogs.purge(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */
