@@ -52,7 +52,7 @@ const nodes = z.strictObject({
 });
 
 const params = z.record(z.string(), z.unknown()).superRefine((value, context) => {
-  if (depthOf(value) > MAX_PARAMS_DEPTH) {
+  if (depthOf(value, MAX_PARAMS_DEPTH) > MAX_PARAMS_DEPTH) {
     context.addIssue({ code: "custom", message: `must not be nested deeper than ${MAX_PARAMS_DEPTH}` });
   } else if (Buffer.byteLength(JSON.stringify(value)) > MAX_PARAMS_BYTES) {
     context.addIssue({ code: "custom", message: `must be at most ${MAX_PARAMS_BYTES} bytes of JSON` });
@@ -133,11 +133,14 @@ export const recrawlRequest = z
 
 export type RecrawlRequest = { readonly urls?: readonly string[]; readonly olderThanMs?: number };
 
-/** How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack. */
-function depthOf(value: unknown): number {
+/**
+ * How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack.
+ * @param enough looks no further than one level below this
+ */
+export function depthOf(value: unknown, enough: number): number {
   let depth = 0;
   let level: unknown[] = [value];
-  while (level.length > 0 && depth <= MAX_PARAMS_DEPTH) {
+  while (level.length > 0 && depth <= enough) {
     level = level.flatMap((entry) =>
       typeof entry === "object" && entry !== null ? Object.values(entry) : [],
     );

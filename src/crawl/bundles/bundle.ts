@@ -1,0 +1,165 @@
+import { z } from "zod";
+import { messageOf } from "../../lib/errors.js";
+import { fieldErrorsOf, summaryOf } from "../../lib/field-errors.js";
+import { depthOf } from "../crawl-request.js";
+import {
+  type CodeKind,
+  type ManifestFile,
+  type SpiderDescription,
+  type SpiderManifest,
+  spiderDescription,
+} from "../spider-manifest.js";
+import { BundleError } from "./bundle-error.js";
+import { type BundleFile, inOrder, sha256Of } from "./bundle-files.js";
+
+/** The code of one version of a spider, as it was uploaded or packed. */
+export type Bundle = {
+  readonly manifest: SpiderManifest;
+  /** In the order of their paths. */
+  readonly files: readonly BundleFile[];
+  /** Of the sorted list of its files: the same folder has the same, wherever and whenever it was packed. */
+  readonly sha256: string;
+};
+
+/** What `spider.json` must be, besides JSON. They are known to whoever runs them. */
+export type BundleChecks = {
+  /** @throws BundleError, or any error whose message says what is wrong */
+  readonly declarative?: (declaration: Readonly<Record<string, unknown>>) => SpiderDescription | undefined;
+  readonly process?: (manifest: Readonly<Record<string, unknown>>) => SpiderDescription | undefined;
+};
+
+/** What describes a module, put there by its author or by whoever packed it. */
+export const DESCRIPTION_FILE = "warren.json";
+export const MODULE_FILE = "spider.mjs";
+export const DECLARATION_FILE = "spider.json";
+const PACKAGE_FILE = "package.json";
+
+/** Of the files that are read here. */
+const MAX_JSON_BYTES = 2 ** 20;
+const MAX_JSON_DEPTH = 64;
+
+const packageFile = z.looseObject({ main: z.string().min(1).exactOptional() });
+const object = z.record(z.string(), z.unknown());
+
+/**
+ * Tells what the files of a spider are: the `main` of its `package.json`, else `spider.mjs`, else `spider.json`. A
+ * `spider.json` with a `command` is a process spider, any other a declarative one.
+ * @throws BundleError
+ */
+export function bundleOf(name: string, given: readonly BundleFile[], checks: BundleChecks = {}): Bundle {
+  const files = inOrder(withoutTopFolder(given));
+  const byPath = new Map(files.map((file) => [file.path, file]));
+  const { entry, kind, about } = entryOf(byPath);
+  const described = descriptionOf(byPath, kind, about, checks);
+  const listed = files.map(
+    ({ path, body, isExecutable }): ManifestFile => ({
+      path,
+      bytes: body.byteLength,
+      sha256: sha256Of(body),
+      ...(isExecutable && { executable: true as const }),
+    }),
+  );
+  const manifest: SpiderManifest = {
+    name,
+    kind,
+    entry,
+    files: listed,
+    ...described,
+    ...(kind === "process" && { process: about }),
+    ...(kind === "declarative" && { declarative: about }),
+  };
+  return { manifest, files, sha256: bundleSha256(listed) };
+}
+
+/** @see Bundle.sha256 */
+export function bundleSha256(files: readonly ManifestFile[]): string {
+  const lines = inOrder(files).map(({ path, sha256, executable }) =>
+    JSON.stringify([path, sha256, executable === true]),
+  );
+  return sha256Of(lines.join("\n"));
+}
+
+type Found = {
+  readonly entry: string;
+  readonly kind: CodeKind;
+  readonly about: Readonly<Record<string, unknown>>;
+};
+
+function entryOf(byPath: ReadonlyMap<string, BundleFile>): Found {
+  const main = packageFile.safeParse(jsonOf(byPath, PACKAGE_FILE) ?? {});
+  if (!main.success)
+    throw new BundleError("invalid", summaryOf(fieldErrorsOf(main.error)), { path: PACKAGE_FILE });
+  const named = main.data.main?.replace(/^\.\//, "");
+  if (named !== undefined && !byPath.has(named)) {
+    throw new BundleError("invalid", `names "${named}" as main, which is not there`, { path: PACKAGE_FILE });
+  }
+  const entry = [named, MODULE_FILE, DECLARATION_FILE].find((path) => path !== undefined && byPath.has(path));
+  if (entry === undefined) {
+    throw new BundleError(
+      "invalid",
+      `holds no spider: neither a ${PACKAGE_FILE} with main, nor ${MODULE_FILE}, nor ${DECLARATION_FILE}`,
+    );
+  }
+  if (!entry.endsWith(".json")) {
+    if (/\.[cm]?js$/.test(entry)) return { entry, kind: "module", about: {} };
+    throw new BundleError("invalid", "is the spider and no JavaScript: compile it, or give a spider.json", {
+      path: entry,
+    });
+  }
+  const about = object.safeParse(jsonOf(byPath, entry));
+  if (!about.success) throw new BundleError("invalid", "must be an object", { path: entry });
+  return { entry, kind: "command" in about.data ? "process" : "declarative", about: about.data };
+}
+
+/** What a bundle says of its spider: in `warren.json`, and in its `spider.json`, which counts more. */
+function descriptionOf(
+  byPath: ReadonlyMap<string, BundleFile>,
+  kind: CodeKind,
+  about: Readonly<Record<string, unknown>>,
+  checks: BundleChecks,
+): SpiderDescription {
+  const described = spiderDescription.safeParse(jsonOf(byPath, DESCRIPTION_FILE) ?? {});
+  if (!described.success) {
+    throw new BundleError("invalid", summaryOf(fieldErrorsOf(described.error)), { path: DESCRIPTION_FILE });
+  }
+  if (kind === "module") return described.data;
+  try {
+    return { ...described.data, ...checks[kind]?.(about) };
+  } catch (error) {
+    if (error instanceof BundleError) throw error;
+    throw new BundleError("invalid", messageOf(error), {
+      path: DECLARATION_FILE,
+      cause: error,
+    });
+  }
+}
+
+function jsonOf(byPath: ReadonlyMap<string, BundleFile>, path: string): unknown {
+  const file = byPath.get(path);
+  if (file === undefined) return undefined;
+  if (file.body.byteLength > MAX_JSON_BYTES) {
+    throw new BundleError("too-large", `has more than the ${MAX_JSON_BYTES} bytes that it may have`, {
+      path,
+    });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(file.body));
+  } catch (error) {
+    throw new BundleError("invalid", `is not JSON: ${messageOf(error)}`, { path, cause: error });
+  }
+  if (depthOf(value, MAX_JSON_DEPTH) > MAX_JSON_DEPTH) {
+    throw new BundleError("invalid", `must not be nested deeper than ${MAX_JSON_DEPTH}`, { path });
+  }
+  return value;
+}
+
+/** Archives of a folder hold that folder, as often as not: then its files are meant. */
+function withoutTopFolder(files: readonly BundleFile[]): readonly BundleFile[] {
+  const tops = new Set(
+    files.map(({ path }) => (path.includes("/") ? path.slice(0, path.indexOf("/") + 1) : "")),
+  );
+  const [top] = tops;
+  if (tops.size !== 1 || top === undefined || top === "") return files;
+  return files.map((file) => ({ ...file, path: file.path.slice(top.length) }));
+}
