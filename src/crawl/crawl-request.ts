@@ -45,6 +45,11 @@ export const spiderName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'");
 
+/** The number of a spider's version, from 1. */
+export const versionNumber = z
+  .string()
+  .regex(/^[1-9]\d{0,8}$/, 'must be the number of a version, such as "1"');
+
 /** Which nodes may take part. */
 const nodes = z.strictObject({
   mode: z.enum(["any", "selected", "all"]),
@@ -70,6 +75,7 @@ export const crawlRequest = z.strictObject({
     .max(200, "must have at most 200 characters")
     .exactOptional(),
   spider: spiderName.default("links"),
+  spiderVersion: versionNumber.exactOptional(),
   seeds: urlList.default([]),
   scope: scopeOption.default("host"),
   limits: limits.default({}),
@@ -90,6 +96,8 @@ export const crawlRequest = z.strictObject({
 export type CrawlRequest = {
   readonly name?: string;
   readonly spider: string;
+  /** @default the one that new crawls get */
+  readonly spiderVersion?: string;
   readonly seeds: readonly string[];
   readonly scope: Scope;
   readonly limits: CrawlLimits;

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { duplicatesMode } from "./content-index.js";
-import { spiderName, urlList, whole } from "./crawl-request.js";
+import { urlList, whole } from "./crawl-request.js";
 import { fetchOptions } from "./fetch/fetch-options.js";
 import { linkOptions } from "./pages/link-options.js";
 import { politeness } from "./politeness.js";
@@ -89,13 +89,6 @@ export const spiderDescription = z.strictObject({
     .refine((schema) => JSON.stringify(schema).length <= MAX_SCHEMA_BYTES, "must be at most 256 KiB of JSON")
     .exactOptional(),
 });
-
-/** The number of a version, from 1. */
-export const versionNumber = z
-  .string()
-  .regex(/^[1-9]\d{0,8}$/, 'must be the number of a version, such as "1"');
-
-export { spiderName };
 
 /** A check that passes what a schema takes, and names what it does not, without changing anything. */
 function judgedBy(schema: z.ZodType) {

@@ -60,7 +60,7 @@ export type Cancelled = {
 export type CrawlServiceParts = {
   readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
-  readonly spiders: Pick<SpiderCatalog, "get" | "list">;
+  readonly spiders: Pick<SpiderCatalog, "forCrawl" | "list">;
   readonly clock: Clock;
   readonly logger: Logger;
 };
@@ -357,7 +357,11 @@ export class CrawlService {
         'only "any" is possible: choosing the nodes of a crawl is not supported yet',
       );
     }
-    const spider = await this.#parts.spiders.get(request.spider);
+    const spider = await this.#parts.spiders.forCrawl(request.spider, request.spiderVersion);
+    if (spider === undefined && request.spiderVersion !== undefined) {
+      const message = `there is no version ${request.spiderVersion} of spider "${request.spider}"`;
+      throw invalid("spiderVersion", message);
+    }
     if (spider === undefined) {
       const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
@@ -377,12 +381,17 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...rest, ...urlOptionsOf(spider, request.urls), seeds: urls };
+    return {
+      ...rest,
+      ...urlOptionsOf(spider, request.urls),
+      ...(spider.sha256 !== undefined && { spiderVersion: spider.version }),
+      seeds: urls,
+    };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
     if (isUrl(name)) return this.#specOf(parseCrawlRequest({ seeds: [resource], name: shortened(name) }));
-    const spider = await this.#parts.spiders.get(name);
+    const spider = await this.#parts.spiders.forCrawl(name);
     if (spider === undefined)
       throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
     if ((spider.seeds ?? []).length === 0) {

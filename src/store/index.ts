@@ -42,6 +42,7 @@ export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
 export type { ServerClock } from "./server-clock.js";
+export type { SpiderVersions, StoredFile, StoredVersion, VersionRow } from "./spider-versions.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";
 export { STORE_DEFAULTS, Store } from "./store.js";

@@ -282,7 +282,7 @@ export class ClusterWorker implements Service {
   }
 
   async #isStored(spider: string): Promise<boolean> {
-    return (await this.#store.spiders.get(spider)) !== undefined;
+    return (await this.#store.spiders.get(spider))?.kind === "external";
   }
 
   /** A group is stored: now it may be acknowledged, told and answered. */

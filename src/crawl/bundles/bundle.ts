@@ -21,11 +21,12 @@ export type Bundle = {
   readonly sha256: string;
 };
 
-/** What `spider.json` must be, besides JSON. They are known to whoever runs them. */
+/**
+ * What `spider.json` must be, besides an object: known to whoever runs it.
+ * @throws Error whose message says what is wrong
+ */
 export type BundleChecks = {
-  /** @throws BundleError, or any error whose message says what is wrong */
-  readonly declarative?: (declaration: Readonly<Record<string, unknown>>) => SpiderDescription | undefined;
-  readonly process?: (manifest: Readonly<Record<string, unknown>>) => SpiderDescription | undefined;
+  readonly [Kind in Exclude<CodeKind, "module">]?: (about: Readonly<Record<string, unknown>>) => void;
 };
 
 /** What describes a module, put there by its author or by whoever packed it. */
@@ -39,6 +40,8 @@ const MAX_JSON_BYTES = 2 ** 20;
 const MAX_JSON_DEPTH = 64;
 
 const packageFile = z.looseObject({ main: z.string().min(1).exactOptional() });
+/** What `spider.json` says for people and crawls; the rest of it is for whoever runs it. */
+const ownDescription = spiderDescription.strip();
 const object = z.record(z.string(), z.unknown());
 
 /**
@@ -49,8 +52,9 @@ const object = z.record(z.string(), z.unknown());
 export function bundleOf(name: string, given: readonly BundleFile[], checks: BundleChecks = {}): Bundle {
   const files = inOrder(withoutTopFolder(given));
   const byPath = new Map(files.map((file) => [file.path, file]));
-  const { entry, kind, about } = entryOf(byPath);
-  const described = descriptionOf(byPath, kind, about, checks);
+  const found = entryOf(byPath);
+  const { entry, kind, about } = found;
+  const described = descriptionOf(byPath, found, checks);
   const listed = files.map(
     ({ path, body, isExecutable }): ManifestFile => ({
       path,
@@ -114,8 +118,7 @@ function entryOf(byPath: ReadonlyMap<string, BundleFile>): Found {
 /** What a bundle says of its spider: in `warren.json`, and in its `spider.json`, which counts more. */
 function descriptionOf(
   byPath: ReadonlyMap<string, BundleFile>,
-  kind: CodeKind,
-  about: Readonly<Record<string, unknown>>,
+  { entry, kind, about }: Found,
   checks: BundleChecks,
 ): SpiderDescription {
   const described = spiderDescription.safeParse(jsonOf(byPath, DESCRIPTION_FILE) ?? {});
@@ -124,14 +127,15 @@ function descriptionOf(
   }
   if (kind === "module") return described.data;
   try {
-    return { ...described.data, ...checks[kind]?.(about) };
+    checks[kind]?.(about);
   } catch (error) {
-    if (error instanceof BundleError) throw error;
-    throw new BundleError("invalid", messageOf(error), {
-      path: DECLARATION_FILE,
-      cause: error,
-    });
+    throw new BundleError("invalid", messageOf(error), { path: entry, cause: error });
   }
+  const own = ownDescription.safeParse({ ...about, ...("start" in about && { seeds: about.start }) });
+  if (!own.success) {
+    throw new BundleError("invalid", summaryOf(fieldErrorsOf(own.error)), { path: entry });
+  }
+  return { ...described.data, ...own.data };
 }
 
 function jsonOf(byPath: ReadonlyMap<string, BundleFile>, path: string): unknown {

@@ -20,7 +20,7 @@ import { notificationRoutes } from "./notifications.js";
 import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
-import { spiderRoutes } from "./spiders.js";
+import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
 declare module "fastify" {
@@ -42,6 +42,7 @@ export type ApiServerOptions = {
   readonly namespace: string;
   /** Of Warren. */
   readonly version: string;
+  readonly uploads?: SpiderUploadOptions;
 };
 
 const BODY_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -150,7 +151,7 @@ export class ApiServer implements Service {
         urlRoutes(api, parts);
         itemRoutes(api, parts);
         fileRoutes(api, parts);
-        spiderRoutes(api, parts);
+        spiderRoutes(api, parts, this.#options.uploads);
         nodeRoutes(api, parts);
         notificationRoutes(api, parts);
         deadLetterRoutes(api, parts);
