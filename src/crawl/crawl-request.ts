@@ -35,7 +35,8 @@ export function whole(least: number, most: number) {
 /** 0 (last) to 9 (first). */
 export const priority = whole(0, 9);
 
-const limits = z.strictObject({
+/** The limits of a crawl, as they come from outside. */
+export const crawlLimits = z.strictObject({
   maxDepth: whole(0, 1_000_000).exactOptional(),
   maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
   maxDurationMs: whole(1, 3_650 * DAY_MS).exactOptional(),
@@ -73,7 +74,7 @@ export const crawlRequest = z.strictObject({
   spiderVersion: versionNumber.exactOptional(),
   seeds: urlList.default([]),
   scope: scopeOption.default("host"),
-  limits: limits.default({}),
+  limits: crawlLimits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
   urls: urlOptions.exactOptional(),
   links: linkOptions.exactOptional(),
@@ -86,6 +87,15 @@ export const crawlRequest = z.strictObject({
   render: renderOptions.exactOptional(),
   params: params.default({}),
 });
+
+const ofSpider = crawlRequest.pick({ spider: true, spiderVersion: true }).strip();
+
+/** The spider of a crawl that someone asks for; undefined if what is there names none. */
+export function spiderOf(
+  request: unknown,
+): { readonly spider: string; readonly spiderVersion?: string } | undefined {
+  return ofSpider.safeParse(request).data;
+}
 
 /** What someone asks of a new crawl, defaults filled in. Its seeds and spider are not yet looked at. */
 export type CrawlRequest = {

@@ -89,6 +89,8 @@ export type CrawlCounts = {
   readonly failed: number;
   readonly skipped: number;
   readonly items: number;
+  /** Items that were not as their spider's schema says, and are kept aside. */
+  readonly invalidItems: number;
   readonly files: number;
   /** Body bytes fetched, after decoding. */
   readonly bytes: number;
@@ -101,6 +103,7 @@ export const NO_COUNTS: CrawlCounts = {
   failed: 0,
   skipped: 0,
   items: 0,
+  invalidItems: 0,
   files: 0,
   bytes: 0,
 };

@@ -1,14 +1,7 @@
 import { z } from "zod";
-import { duplicatesMode } from "./content-index.js";
-import { urlList, whole } from "./crawl-request.js";
-import { fetchOptions } from "./fetch/fetch-options.js";
-import { linkOptions } from "./pages/link-options.js";
-import { politeness } from "./politeness.js";
-import { recrawlOptions } from "./recrawl-options.js";
-import { renderOptions } from "./render/render-options.js";
+import { urlList } from "./crawl-request.js";
 import type { SpiderSettings } from "./spider.js";
-import { scopeOption } from "./urls/scope-options.js";
-import { urlOptions } from "./urls/url-options.js";
+import { spiderSettings } from "./spider-settings.js";
 
 /** What is uploaded: a declaration, a module, or a command that a worker runs. */
 export const CODE_KINDS = ["declarative", "module", "process"] as const;
@@ -54,32 +47,11 @@ export type SpiderManifest = SpiderDescription & {
 
 const MAX_SCHEMA_BYTES = 262_144;
 
-/** @see SpiderSettings */
-export const spiderSettings = z.strictObject({
-  scope: scopeOption.exactOptional(),
-  limits: z
-    .strictObject({
-      maxDepth: whole(0, 1_000_000).exactOptional(),
-      maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
-      maxDurationMs: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
-      maxBytes: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
-    })
-    .exactOptional(),
-  politeness: politeness.exactOptional(),
-  urls: urlOptions.exactOptional(),
-  links: linkOptions.exactOptional(),
-  fetch: fetchOptions.exactOptional(),
-  render: renderOptions.exactOptional(),
-  recrawl: recrawlOptions.exactOptional(),
-  duplicates: duplicatesMode.exactOptional(),
-});
-
 /** A description as it comes from outside: `warren.json` in a bundle, or what a node tells of a module. */
 export const spiderDescription = z.strictObject({
   description: z.string().max(1_000, "must have at most 1000 characters").exactOptional(),
   seeds: urlList.exactOptional(),
-  // Kept as they were given: defaults are for the crawl to fill in, where nobody says anything.
-  settings: z.custom<SpiderSettings>().superRefine(judgedBy(spiderSettings)).exactOptional(),
+  settings: spiderSettings.exactOptional(),
   fileTypes: z
     .array(z.string().regex(/^[a-z0-9.+*-]+\/[a-z0-9.+*-]+$/i, "must be a content type"))
     .max(100, "must be at most 100 content types")
@@ -89,12 +61,3 @@ export const spiderDescription = z.strictObject({
     .refine((schema) => JSON.stringify(schema).length <= MAX_SCHEMA_BYTES, "must be at most 256 KiB of JSON")
     .exactOptional(),
 });
-
-/** A check that passes what a schema takes, and names what it does not, without changing anything. */
-function judgedBy(schema: z.ZodType) {
-  return (value: unknown, context: z.RefinementCtx) => {
-    const judged = schema.safeParse(value);
-    if (judged.success) return;
-    for (const issue of judged.error.issues) context.addIssue({ ...issue } as z.core.$ZodSuperRefineIssue);
-  };
-}

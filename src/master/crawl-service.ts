@@ -1,14 +1,14 @@
 import { createHash } from "node:crypto";
 import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
-import type { CrawlRequest } from "../crawl/crawl-request.js";
+import { type CrawlRequest, crawlRequest, spiderOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
 import { ANY_NODE } from "../crawl/node-selection.js";
+import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
 import { UrlIdentity } from "../crawl/urls/url-identity.js";
-import { urlOptionsOf } from "../crawl/urls/url-options.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { FieldError } from "../lib/field-errors.js";
@@ -96,12 +96,11 @@ export class CrawlService {
     input: unknown,
     idempotencyKey?: string,
   ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
-    const request = parseCrawlRequest(input);
-    const spec = await this.#specOf(request);
+    const { spec, request } = await this.#specOf(input);
     const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
       ...(idempotencyKey === undefined
         ? {}
-        : { idempotency: { key: idempotencyKey, digest: digestOf(request) } }),
+        : { idempotency: { key: idempotencyKey, digest: digestOf(input, request) } }),
     });
     // Not new, and without seeds: who created it did not live to add them.
     if (!isNew && crawl.additions > 0) return { crawl: viewOf(crawl), isNew };
@@ -350,8 +349,14 @@ export class CrawlService {
     return { accepted: queued + skipped, known, crawl: now };
   }
 
-  async #specOf(request: CrawlRequest): Promise<CrawlSpec> {
-    const spider = await this.#parts.spiders.forCrawl(request.spider, request.spiderVersion);
+  /**
+   * What is asked for, and where that says nothing, what its spider says; its code is the version that it is pinned to.
+   * @throws RequestError `invalid`, naming members; `unavailable` when nothing is known of the spider's code yet
+   */
+  async #specOf(input: unknown): Promise<{ readonly spec: CrawlSpec; readonly request: CrawlRequest }> {
+    const named = spiderOf(input);
+    const spider = named && (await this.#parts.spiders.forCrawl(named.spider, named.spiderVersion));
+    const request = parseCrawlRequest(withSettings(input, spider?.settings));
     if (spider === undefined && request.spiderVersion !== undefined) {
       const message = `there is no version ${request.spiderVersion} of spider "${request.spider}"`;
       throw invalid("spiderVersion", message);
@@ -359,9 +364,6 @@ export class CrawlService {
     if (spider === undefined) {
       const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
-    }
-    if (spider.external && request.nodes.mode === "selected") {
-      throw invalid("nodes.mode", `the spider "${spider.name}" is external: its workers are no nodes`);
     }
     const given = request.seeds.length > 0;
     const seeds = given ? request.seeds : (spider.seeds ?? []);
@@ -378,23 +380,19 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return {
-      ...request,
-      ...urlOptionsOf(spider, request.urls),
-      ...(spider.sha256 !== undefined && { spiderVersion: spider.version }),
-      seeds: urls,
-    };
+    const pinned = spider.sha256 !== undefined && { spiderVersion: spider.version };
+    return { spec: { ...request, ...pinned, seeds: urls }, request };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
-    if (isUrl(name)) return this.#specOf(parseCrawlRequest({ seeds: [resource], name: shortened(name) }));
+    if (isUrl(name)) return (await this.#specOf({ seeds: [resource], name: shortened(name) })).spec;
     const spider = await this.#parts.spiders.forCrawl(name);
     if (spider === undefined)
       throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
     if ((spider.seeds ?? []).length === 0) {
       throw invalid("name", `the spider "${name}" has no seeds of its own, so it does not say what to crawl`);
     }
-    return this.#specOf(parseCrawlRequest({ spider: name, name }));
+    return (await this.#specOf({ spider: name, name })).spec;
   }
 
   /** Has every node stop what it has of a crawl, and tells what each has made of it. */
@@ -497,6 +495,8 @@ function shortened(text: string): string {
 }
 
 /** Of what was asked, with defaults filled in: to leave one out and to give it is the same request. */
-function digestOf(request: CrawlRequest): string {
-  return createHash("sha256").update(JSON.stringify(request)).digest("base64url");
+/** Of what was asked for by itself, if that is a whole request: the settings of its spider may be others the next time. */
+function digestOf(input: unknown, request: CrawlRequest): string {
+  const own = crawlRequest.safeParse(input).data ?? request;
+  return createHash("sha256").update(JSON.stringify(own)).digest("base64url");
 }

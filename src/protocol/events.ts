@@ -10,6 +10,7 @@ const ended = z.looseObject({
   statusCode: z.int().optional(),
   reason: z.string().optional(),
   items: z.int().optional(),
+  invalidItems: z.int().optional(),
   files: z.int().optional(),
 });
 const nodeChange = z.looseObject({ epoch: z.number().optional(), heartbeatAt: z.string().optional() });

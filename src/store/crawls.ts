@@ -19,6 +19,7 @@ import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
+import type { InvalidItemDocument } from "./invalid-items.js";
 import type { ItemDocument } from "./items.js";
 import {
   DEFAULT_LIST_LIMIT,
@@ -90,6 +91,7 @@ export type CrawlsDeps = {
   readonly rounds: Pick<UrlRounds, "hasNextVisits">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
+  readonly invalidItems: Collection<InvalidItemDocument>;
   readonly files: Collection<FileDocument>;
   readonly archive: Collection<ArchiveDocument>;
   readonly retrier: Retrier;
@@ -576,7 +578,7 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, files, archive, crawls } = this.#deps;
+    const { urls, pages, items, invalidItems, files, archive, crawls } = this.#deps;
     // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
     // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
@@ -592,6 +594,7 @@ export class Crawls {
       await Promise.all([...contents].map(discardContent));
     }
     await deleteAll(items, idsOf(id));
+    await deleteAll(invalidItems, idsOf(id));
     await deleteAll(pages, idsOf(id));
     await deleteAll(urls, idsOf(id));
     await crawls.deleteOne({ _id: id });
@@ -653,7 +656,7 @@ export class Crawls {
 
   async #exactCounts(id: string, session: ClientSession): Promise<CrawlCounts> {
     const ofCrawl = { $match: { _id: idsOf(id) } };
-    const { urls, pages, items, files } = this.#deps;
+    const { urls, pages, items, invalidItems, files } = this.#deps;
     // One after the other: a session carries one operation at a time.
     const states = await urls
       .aggregate<{ _id: UrlDocument["state"]; urls: number }>(
@@ -667,6 +670,9 @@ export class Crawls {
       })
       .toArray();
     const [ofItems] = await items
+      .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
+      .toArray();
+    const [ofInvalidItems] = await invalidItems
       .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
       .toArray();
     const [ofFiles] = await files
@@ -683,6 +689,7 @@ export class Crawls {
       failed: urlsIn("failed"),
       skipped: urlsIn("skipped"),
       items: ofItems?.items ?? 0,
+      invalidItems: ofInvalidItems?.items ?? 0,
       files: ofFiles?.files ?? 0,
       bytes: (ofPages?.bytes ?? 0) + (ofFiles?.bytes ?? 0),
     };
@@ -733,6 +740,8 @@ function toRecord(document: CrawlDocument): CrawlRecord {
   return {
     id: _id,
     ...fields,
+    // Those of crawls that were made before something was counted lack it.
+    counts: { ...NO_COUNTS, ...fields.counts },
     params: JSON.parse(params) as Record<string, unknown>,
     ...(fetch !== undefined && { fetch: JSON.parse(fetch) as FetchOptions }),
   };

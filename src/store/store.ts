@@ -14,6 +14,7 @@ import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
+import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
 import { type ItemDocument, Items } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
 import { MongoFrontier } from "./mongo-frontier.js";
@@ -81,6 +82,7 @@ export class Store implements Service {
   readonly rounds: UrlRounds;
   readonly pages: Pages;
   readonly items: Items;
+  readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
@@ -128,6 +130,7 @@ export class Store implements Service {
     const urls = db.collection<UrlDocument>("urls");
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
+    const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
     this.crawls = new Crawls({
@@ -137,6 +140,7 @@ export class Store implements Service {
       rounds: this.rounds,
       pages,
       items,
+      invalidItems,
       files,
       archive: db.collection<ArchiveDocument>("archive"),
       retrier,
@@ -146,6 +150,7 @@ export class Store implements Service {
     this.urls = new UrlList(urls, { shardCount: options.shardCount });
     this.pages = new Pages(pages, retrier);
     this.items = new Items(items, retrier);
+    this.invalidItems = new InvalidItems(invalidItems, retrier);
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, references: this.files, clock, bucket: "contents" });
     const archive = db.collection<ArchiveDocument>("archive");
@@ -160,6 +165,7 @@ export class Store implements Service {
     this.results = new MongoResultSink({
       pages: this.pages,
       items: this.items,
+      invalidItems: this.invalidItems,
       files: this.files,
       contents: this.contents,
       archive: this.archive,

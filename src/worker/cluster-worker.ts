@@ -283,6 +283,7 @@ export class ClusterWorker implements Service {
     this.#isReady = false;
     this.#refusals.hurry();
     if (this.#bus.connected) await this.#loop.stop();
+    await this.#engine.stop();
     await this.#browser.stop();
     await this.#refusals.stop();
     await this.#stalls.stop();

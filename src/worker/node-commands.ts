@@ -1,7 +1,8 @@
 import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
 import type { HandlersOf } from "../bus/index.js";
-import type { Engine, SpiderCatalog } from "../crawl/engine.js";
+import type { Engine } from "../crawl/engine.js";
 import type { Renderer } from "../crawl/render/renderer.js";
+import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { NodeCalls } from "../protocol/index.js";
@@ -80,7 +81,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
     },
 
     "sync-spider": async ({ spider, version: wanted }) => {
-      const known = deps.spiders.get(spider);
+      const known = await deps.spiders.get(spider, wanted);
       if (known === undefined) throw new CommandError("not-found", `there is no spider "${spider}" here`);
       const has = known.version ?? "bundled";
       if (wanted !== undefined && wanted !== has) {

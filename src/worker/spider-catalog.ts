@@ -1,7 +1,7 @@
 import path from "node:path";
 import { pathToFileURL } from "node:url";
-import type { SpiderCatalog } from "../crawl/engine.js";
 import type { Spider } from "../crawl/spider.js";
+import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import { bundledSpiders } from "../spiders/index.js";
 

@@ -181,6 +181,7 @@ describe("POST /crawls", () => {
       failed: 0,
       skipped: 0,
       items: 0,
+      invalidItems: 0,
       files: 0,
       bytes: 0,
     });

@@ -227,7 +227,18 @@ describe("Crawls", () => {
         sha256: "",
         contentType: "application/pdf",
       };
-      const results = { pages: [page], items: [item, { ...item, id: `${first.id}.0.1` }], files: [file] };
+      const invalid = {
+        ...item,
+        id: `${first.id}.0.2`,
+        data: { $where: "\0" },
+        reasons: ["$where: not here"],
+      };
+      const results = {
+        pages: [page],
+        items: [item, { ...item, id: `${first.id}.0.1` }],
+        invalidItems: [invalid],
+        files: [file],
+      };
       await one.results.store(results);
       await one.results.store(results);
       one.crawls.count(id, { done: 40, queued: -3 });
@@ -241,7 +252,10 @@ describe("Crawls", () => {
         status: "finished",
         finishReason: "completed",
         finishedAt: expect.any(Number),
-        counts: { queued: 0, active: 0, done: 2, failed: 0, skipped: 1, items: 2, files: 1, bytes: 777 },
+        counts: {
+          ...{ queued: 0, active: 0, done: 2, failed: 0, skipped: 1 },
+          ...{ items: 2, invalidItems: 1, files: 1, bytes: 777 },
+        },
       });
       expect(await one.crawls.get(id)).toEqual(finished[0]);
     });

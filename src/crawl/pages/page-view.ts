@@ -30,7 +30,8 @@ export type PageViewInput = {
   /** It is what a browser made of it. */
   readonly rendered?: true;
   readonly documents: Documents;
-  readonly log: Logger;
+  /** Asked for one when the spider logs. */
+  readonly log: () => Logger;
   readonly signal: AbortSignal;
 };
 
@@ -48,6 +49,7 @@ export class PageView implements Page {
   #metadata: PageMetadata | undefined;
   #article: Promise<Article | undefined> | undefined;
   #markdown: Promise<string> | undefined;
+  #log: Logger | undefined;
 
   constructor(input: PageViewInput) {
     this.#input = input;
@@ -191,7 +193,8 @@ export class PageView implements Page {
   }
 
   get log(): Logger {
-    return this.#input.log.child({ crawl: this.#input.crawl.id, url: this.url });
+    this.#log ??= this.#input.log();
+    return this.#log;
   }
 
   get signal(): AbortSignal {

@@ -3,6 +3,8 @@ import { z } from "zod";
 import type { BundleChecks } from "../../crawl/bundles/bundle.js";
 import { type BundleLimits, DEFAULT_BUNDLE_LIMITS } from "../../crawl/bundles/bundle-files.js";
 import { spiderName, versionNumber } from "../../crawl/crawl-request.js";
+import type { SpiderSettings } from "../../crawl/spider.js";
+import { shownSettings } from "../../crawl/spider-settings.js";
 import type { StoredFile, StoredVersion } from "../../store/index.js";
 import { parse } from "../crawl-request.js";
 import { notFound, RequestError } from "../errors.js";
@@ -51,13 +53,14 @@ export function spiderRoutes(
     return { bytes, etag: `"${sha256}"` };
   };
 
-  api.get("/spiders", async () => ({ items: await spiders.list(), next: null }));
+  api.get("/spiders", async () => ({ items: (await spiders.list()).map(shown), next: null }));
 
   api.get("/spiders/:name", async (request) => {
     const { name } = parse(named, request.params);
     const spider = await spiders.get(name);
     if (spider === undefined) throw notFound("spider", name);
-    return spider.sha256 === undefined ? spider : { ...spider, versions: await store.versions.count(name) };
+    if (spider.sha256 === undefined) return shown(spider);
+    return { ...shown(spider), versions: await store.versions.count(name) };
   });
 
   api.register((uploads, _options, done) => {
@@ -161,7 +164,7 @@ export function spiderRoutes(
 
   api.post("/spiders/:name/rollback", { config: ADMINS_ONLY }, async (request) => {
     const { name } = parse(named, request.params);
-    return spiders.rollBack(name, parse(rollback, request.body).version);
+    return shown(await spiders.rollBack(name, parse(rollback, request.body).version));
   });
 }
 
@@ -183,7 +186,13 @@ function unsupported(): RequestError {
 
 function viewOf({ name, version, kind, sha256, bytes, createdAt, manifest, isDescribed }: StoredVersion) {
   const head = { name, version, kind, sha256, bytes, createdAt: isoOf(createdAt), isDescribed };
-  return { ...head, manifest };
+  return { ...head, manifest: shown(manifest) };
+}
+
+/** What its crawls send to sites, such as passwords, is not shown. */
+function shown<Described extends { readonly settings?: SpiderSettings }>(described: Described): Described {
+  const { settings } = described;
+  return settings === undefined ? described : { ...described, settings: shownSettings(settings) };
 }
 
 function isoOf(at: number): string {
