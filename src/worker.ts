@@ -30,6 +30,7 @@ import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
   "concurrency",
+  "runs",
   "labels",
   ...FETCH_SETTINGS,
   "dataDir",
@@ -77,6 +78,10 @@ const PROGRAM = {
     "deadLetterRecords",
     "deadLetterDays",
     "maxCrashes",
+    "codeVersions",
+    "codeDiskBytes",
+    "installTimeoutMs",
+    "installScripts",
     ...SHARED,
     "standalone",
     "seed",
@@ -121,6 +126,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       mongodbUri: config.mongodbUri,
       namespace: config.namespace,
       concurrency: config.concurrency,
+      runs: config.runs,
       ...(config.labels !== undefined && { labels: config.labels }),
       userAgent: config.userAgent,
       fetcher: fetcherOptionsOf(config),
@@ -128,6 +134,11 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       rendering: renderingOptions(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
+      spiders: {
+        dataDir: config.dataDir,
+        code: { keptVersions: config.codeVersions, maxBytes: config.codeDiskBytes },
+        dependencies: { timeoutMs: config.installTimeoutMs, runScripts: config.installScripts },
+      },
       topology: {
         maxTasks: config.maxTasks,
         deliveryLimit: config.deliveryLimit,

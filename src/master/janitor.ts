@@ -31,7 +31,7 @@ export type JanitorParts = {
 };
 
 /**
- * Finishes what someone did not live to finish: replies whose URLs have ended, crawls without their seeds,
+ * Finishes what someone did not live to finish: replies whose URLs have ended, crawls without their seeds, runs of lost nodes,
  * stored bytes that nothing refers to. Every master has one; what two of them find at once is done once.
  */
 export class Janitor implements Service {
@@ -53,6 +53,7 @@ export class Janitor implements Service {
       new Loop(everyMs, clock, () =>
         this.#attempt("seeds", () => this.#parts.crawls.seedForgotten(ABANDONED_MS)),
       ),
+      new Loop(everyMs, clock, () => this.#attempt("runs", () => this.#takeBackLostRuns())),
       new Loop(contentsEveryMs, clock, () =>
         this.#attempt("dead letters", () => this.#parts.store.deadLetters.trim()),
       ),
@@ -75,6 +76,17 @@ export class Janitor implements Service {
         { what, error: messageOf(error) },
         "could not look for what was left half done",
       );
+    }
+  }
+
+  async #takeBackLostRuns(): Promise<void> {
+    const { store, bus, clock, logger } = this.#parts;
+    for (const { id, crawl, state, node, error } of await store.runs.sweep()) {
+      logger.warn({ crawl, run: id, node, state }, "a node was lost that had a run");
+      const at = new Date(clock.now()).toISOString();
+      bus.events.publish("run.ended", [
+        { type: "run.ended", at, crawl, data: { run: id, state, ...(error !== undefined && { error }) } },
+      ]);
     }
   }
 

@@ -11,6 +11,7 @@ import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type DeadLettersOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
+import type { SpiderUploadOptions } from "./api/spiders.js";
 import { BusCalls } from "./bus-calls.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
@@ -40,6 +41,8 @@ export type MasterOptions = {
   readonly deadLetters: DeadLettersOptions;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
+  /** How much code of a spider may be uploaded. */
+  readonly uploads: SpiderUploadOptions;
   /** For the robots.txt of hosts whose pages others fetch. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
@@ -118,7 +121,14 @@ export class Master implements Service {
     this.#store = store;
     this.#bus = bus;
     this.#api = new ApiServer(
-      { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
+      {
+        host: options.host,
+        port: options.port,
+        tokens: options.tokens,
+        namespace,
+        version: options.version,
+        uploads: options.uploads,
+      },
       { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReasons, metrics, clock, logger },
     );
     this.#working = [

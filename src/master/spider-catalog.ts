@@ -21,6 +21,8 @@ export type KnownSpider = {
   readonly kind: SpiderKind;
   readonly version: string;
   readonly seeds: readonly string[];
+  /** It runs as a whole instead of reading pages. */
+  readonly runs: boolean;
   /** Its pages go to workers that are not Warren's, over a queue of their own. */
   readonly external: boolean;
   readonly description?: string;
@@ -211,19 +213,20 @@ export class SpiderCatalog {
 
 function ofBundled({ name, version = "1", seeds = [], settings }: SpiderFacts): KnownSpider {
   return {
-    ...{ name, kind: "bundled", version, seeds, external: false },
+    ...{ name, kind: "bundled", version, seeds, runs: false, external: false },
     ...(settings !== undefined && { settings }),
   };
 }
 
 function ofExternal({ name, version }: StoredSpider): KnownSpider {
-  return { name, kind: "external", version, seeds: [], external: true };
+  return { name, kind: "external", version, seeds: [], runs: false, external: true };
 }
 
 function ofVersion({ name, kind, version, sha256, manifest }: StoredVersion): KnownSpider {
-  const { seeds = [], settings, description } = manifest;
+  const { seeds = [], settings, description, process: ofProcess } = manifest;
+  const runs = ofProcess?.mode === "run";
   return {
-    ...{ name, kind, version, seeds, external: false, sha256 },
+    ...{ name, kind, version, seeds, runs, external: false, sha256 },
     ...(description !== undefined && { description }),
     ...(settings !== undefined && { settings }),
   };

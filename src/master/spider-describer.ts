@@ -47,7 +47,8 @@ export class SpiderDescriber {
   async #ask({ name, version }: StoredVersion): Promise<StoredVersion> {
     const { store, bus, logger } = this.#parts;
     const which = `version ${version} of spider "${name}"`;
-    const nodes = [...(await store.nodes.present())].sort(() => Math.random() - 0.5).slice(0, NODES_ASKED);
+    const present = (await store.nodes.present()).map(({ id }) => id);
+    const nodes = present.sort(() => Math.random() - 0.5).slice(0, NODES_ASKED);
     let why = "there is no node";
     for (const node of nodes) {
       try {

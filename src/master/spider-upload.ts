@@ -1,6 +1,6 @@
 import {
   type Bundle,
-  type BundleChecks,
+  type BundleReaders,
   bundleOf,
   DECLARATION_FILE,
   MODULE_FILE,
@@ -9,7 +9,36 @@ import { BundleError } from "../crawl/bundles/bundle-error.js";
 import { type BundleFile, BundleFiles, type BundleLimits } from "../crawl/bundles/bundle-files.js";
 import { readTarGz } from "../crawl/bundles/tar-archive.js";
 import { readZip } from "../crawl/bundles/zip-archive.js";
+import { processManifest } from "../crawl/process-manifest.js";
+import { fieldErrorsOf } from "../lib/field-errors.js";
+import {
+  checkedDeclaration,
+  parseDeclaration,
+  SpiderDeclarationError,
+} from "../spiders/declarative/index.js";
 import { RequestError } from "./errors.js";
+
+const READERS: BundleReaders = {
+  faultsOf: {
+    declarative(declaration) {
+      if (Object.keys(declaration).every((member) => member === "name")) {
+        return [{ field: "items", message: "is missing, and so is all else that a spider could do" }];
+      }
+      try {
+        checkedDeclaration(declaration);
+        return [];
+      } catch (error) {
+        if (error instanceof SpiderDeclarationError) return error.faults;
+        throw error;
+      }
+    },
+    process(manifest) {
+      const { error } = processManifest.safeParse(manifest);
+      return error === undefined ? [] : fieldErrorsOf(error);
+    },
+  },
+  parseYaml: parseDeclaration,
+};
 
 /** As what code may come. */
 export const UPLOAD_TYPES = [
@@ -27,18 +56,14 @@ export type Upload = { readonly type: UploadType; readonly body: unknown };
  * Reads what was uploaded as a spider's code. One file on its own is a bundle of one file.
  * @throws RequestError `invalid` or `too-large`, naming the file at fault
  */
-export async function readUpload(
-  name: string,
-  upload: Upload,
-  limits: BundleLimits,
-  checks: BundleChecks,
-): Promise<Bundle> {
+export async function readUpload(name: string, upload: Upload, limits: BundleLimits): Promise<Bundle> {
   try {
-    return bundleOf(name, await filesOf(upload, limits), checks);
+    return bundleOf(name, await filesOf(upload, limits), READERS);
   } catch (error) {
     if (!(error instanceof BundleError)) throw error;
-    const { path, message, reason } = error;
-    const fields = path === undefined ? [] : [{ field: path, message: message.slice(path.length + 2) }];
+    const { path, message, reason, faults } = error;
+    const ofPath = path === undefined ? [] : [{ field: path, message: message.slice(path.length + 2) }];
+    const fields = faults.length > 0 ? faults : ofPath;
     throw new RequestError(reason, message, { fields, cause: error });
   }
 }

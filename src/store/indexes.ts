@@ -79,6 +79,15 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-crawl", key: { crawl: 1 } },
     { name: "by-age", key: { at: 1 } },
   ],
+  runs: [
+    { name: "by-crawl", key: { crawl: 1, state: 1 } },
+    // What waits for a node, and whose node may be lost.
+    {
+      name: "open",
+      key: { state: 1, node: 1, createdAt: 1 },
+      partialFilterExpression: { state: { $in: ["queued", "active"] } },
+    },
+  ],
   notifications: [
     { name: "newest-first", key: { at: -1, _id: -1 } },
     { name: "expiry", key: { at: 1 }, expireAfterSeconds: 30 * 86_400 },

@@ -26,6 +26,7 @@ import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
+import { type RunDocument, Runs } from "./runs.js";
 import { ServerClock } from "./server-clock.js";
 import { type SpiderVersionDocument, SpiderVersions } from "./spider-versions.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
@@ -87,6 +88,7 @@ export class Store implements Service {
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
   readonly states: MongoCrawlStates;
+  readonly runs: Runs;
   readonly bodies: MongoContentIndex;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
@@ -133,11 +135,13 @@ export class Store implements Service {
     const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
+    this.runs = new Runs(db.collection<RunDocument>("runs"), retrier);
     this.crawls = new Crawls({
       client: this.#client,
       crawls: db.collection<CrawlDocument>("crawls"),
       urls,
       rounds: this.rounds,
+      runs: this.runs,
       pages,
       items,
       invalidItems,
@@ -259,6 +263,7 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
+    await this.runs.drop(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */

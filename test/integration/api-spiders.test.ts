@@ -26,7 +26,7 @@ describe("external spiders", () => {
 
     expect(refused).toMatchObject({ status: 400, body: { errors: [{ field: "spider" }] } });
     expect([first.status, again.status, crawl.status]).toEqual([201, 200, 201]);
-    const row = { name: "theirs", kind: "external", version: "1", seeds: [], external: true };
+    const row = { name: "theirs", kind: "external", version: "1", seeds: [], runs: false, external: true };
     expect(first.body).toEqual(row);
     expect((await master.get("/api/v1/spiders/theirs")).body).toEqual(row);
     const names = (await master.get("/api/v1/spiders")).body.items.map(({ name }: { name: string }) => name);
@@ -67,7 +67,7 @@ describe("external spiders", () => {
   it.each([
     ["another value", { external: false }, 400, "external"],
     ["an unknown member", { external: true, more: 1 }, 400, "more"],
-    ["nothing", {}, 400, "spider.json"],
+    ["nothing", {}, 400, "items"],
   ])("are refused with %s, naming the member", async (_what, body, status, field) => {
     const answer = await put("wrong", body);
 

@@ -1,4 +1,5 @@
 import { WarrenError } from "../../lib/errors.js";
+import type { FieldError } from "../../lib/field-errors.js";
 
 /**
  * A spider's code cannot be taken as it is: an archive that is broken or hostile (`invalid`), or more of it than may be
@@ -8,15 +9,18 @@ export class BundleError extends WarrenError {
   readonly code = "BUNDLE";
   readonly reason: "invalid" | "too-large";
   readonly path: string | undefined;
+  /** The members of that file at fault, if it was read as JSON. */
+  readonly faults: readonly FieldError[];
 
   constructor(
     reason: BundleError["reason"],
     message: string,
-    options: ErrorOptions & { readonly path?: string } = {},
+    options: ErrorOptions & { readonly path?: string; readonly faults?: readonly FieldError[] } = {},
   ) {
-    const { path, ...rest } = options;
+    const { path, faults = [], ...rest } = options;
     super(path === undefined ? message : `${shown(path)}: ${message}`, rest);
     this.reason = reason;
+    this.faults = faults;
     this.path = path === undefined ? undefined : shown(path);
   }
 }

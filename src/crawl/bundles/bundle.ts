@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { messageOf } from "../../lib/errors.js";
-import { fieldErrorsOf, summaryOf } from "../../lib/field-errors.js";
+import { type FieldError, fieldErrorsOf, summaryOf } from "../../lib/field-errors.js";
 import { depthOf } from "../crawl-request.js";
 import {
   type CodeKind,
@@ -21,18 +21,26 @@ export type Bundle = {
   readonly sha256: string;
 };
 
-/**
- * What `spider.json` must be, besides an object: known to whoever runs it.
- * @throws Error whose message says what is wrong
- */
-export type BundleChecks = {
-  readonly [Kind in Exclude<CodeKind, "module">]?: (about: Readonly<Record<string, unknown>>) => void;
+/** What is known of declarations and manifests to whoever runs them. */
+export type BundleReaders = {
+  /** What is wrong with such a `spider.json`, member by member. */
+  readonly faultsOf: {
+    readonly [Kind in Exclude<CodeKind, "module">]?: (
+      about: Readonly<Record<string, unknown>>,
+    ) => readonly FieldError[];
+  };
+  /** Reads YAML. @throws Error that says what is wrong */
+  readonly parseYaml?: (text: string) => unknown;
 };
 
 /** What describes a module, put there by its author or by whoever packed it. */
 export const DESCRIPTION_FILE = "warren.json";
 export const MODULE_FILE = "spider.mjs";
 export const DECLARATION_FILE = "spider.json";
+/** The spider of a folder whose package.json names none: the first of these that is there. */
+const ENTRIES = [MODULE_FILE, "spider.js", "spider.ts", DECLARATION_FILE, "spider.yaml", "spider.yml"];
+const MODULES = /\.[cm]?[jt]s$/;
+const YAML = /\.ya?ml$/;
 const PACKAGE_FILE = "package.json";
 
 /** Of the files that are read here. */
@@ -49,12 +57,16 @@ const object = z.record(z.string(), z.unknown());
  * `spider.json` with a `command` is a process spider, any other a declarative one.
  * @throws BundleError
  */
-export function bundleOf(name: string, given: readonly BundleFile[], checks: BundleChecks = {}): Bundle {
+export function bundleOf(
+  name: string,
+  given: readonly BundleFile[],
+  readers: BundleReaders = { faultsOf: {} },
+): Bundle {
   const files = inOrder(withoutTopFolder(given));
   const byPath = new Map(files.map((file) => [file.path, file]));
-  const found = entryOf(byPath);
+  const found = entryOf(byPath, readers);
   const { entry, kind, about } = found;
-  const described = descriptionOf(byPath, found, checks);
+  const described = descriptionOf(name, byPath, found, readers);
   const listed = files.map(
     ({ path, body, isExecutable }): ManifestFile => ({
       path,
@@ -89,7 +101,7 @@ type Found = {
   readonly about: Readonly<Record<string, unknown>>;
 };
 
-function entryOf(byPath: ReadonlyMap<string, BundleFile>): Found {
+function entryOf(byPath: ReadonlyMap<string, BundleFile>, readers: BundleReaders): Found {
   const main = packageFile.safeParse(jsonOf(byPath, PACKAGE_FILE) ?? {});
   if (!main.success)
     throw new BundleError("invalid", summaryOf(fieldErrorsOf(main.error)), { path: PACKAGE_FILE });
@@ -97,40 +109,40 @@ function entryOf(byPath: ReadonlyMap<string, BundleFile>): Found {
   if (named !== undefined && !byPath.has(named)) {
     throw new BundleError("invalid", `names "${named}" as main, which is not there`, { path: PACKAGE_FILE });
   }
-  const entry = [named, MODULE_FILE, DECLARATION_FILE].find((path) => path !== undefined && byPath.has(path));
+  const entry = [named, ...ENTRIES].find((path) => path !== undefined && byPath.has(path));
   if (entry === undefined) {
-    throw new BundleError(
-      "invalid",
-      `holds no spider: neither a ${PACKAGE_FILE} with main, nor ${MODULE_FILE}, nor ${DECLARATION_FILE}`,
-    );
+    const sought = `a ${PACKAGE_FILE} with main, nor ${ENTRIES.join(", ")}`;
+    throw new BundleError("invalid", `holds no spider: neither ${sought}`);
   }
-  if (!entry.endsWith(".json")) {
-    if (/\.[cm]?js$/.test(entry)) return { entry, kind: "module", about: {} };
-    throw new BundleError("invalid", "is the spider and no JavaScript: compile it, or give a spider.json", {
+  if (MODULES.test(entry)) return { entry, kind: "module", about: {} };
+  const { parseYaml } = readers;
+  if (!entry.endsWith(".json") && !(YAML.test(entry) && parseYaml !== undefined)) {
+    throw new BundleError("invalid", "is named as the spider, and is neither code nor a declaration", {
       path: entry,
     });
   }
-  const about = object.safeParse(jsonOf(byPath, entry));
+  const about = object.safeParse(
+    entry.endsWith(".json") ? jsonOf(byPath, entry) : valueIn(byPath, entry, parseYaml ?? JSON.parse),
+  );
   if (!about.success) throw new BundleError("invalid", "must be an object", { path: entry });
   return { entry, kind: "command" in about.data ? "process" : "declarative", about: about.data };
 }
 
 /** What a bundle says of its spider: in `warren.json`, and in its `spider.json`, which counts more. */
 function descriptionOf(
+  name: string,
   byPath: ReadonlyMap<string, BundleFile>,
   { entry, kind, about }: Found,
-  checks: BundleChecks,
+  { faultsOf }: BundleReaders,
 ): SpiderDescription {
   const described = spiderDescription.safeParse(jsonOf(byPath, DESCRIPTION_FILE) ?? {});
   if (!described.success) {
     throw new BundleError("invalid", summaryOf(fieldErrorsOf(described.error)), { path: DESCRIPTION_FILE });
   }
   if (kind === "module") return described.data;
-  try {
-    checks[kind]?.(about);
-  } catch (error) {
-    throw new BundleError("invalid", messageOf(error), { path: entry, cause: error });
-  }
+  // The name under which it is put is the one that counts.
+  const faults = faultsOf[kind]?.({ ...about, name }) ?? [];
+  if (faults.length > 0) throw new BundleError("invalid", summaryOf(faults), { path: entry, faults });
   const own = ownDescription.safeParse({ ...about, ...("start" in about && { seeds: about.start }) });
   if (!own.success) {
     throw new BundleError("invalid", summaryOf(fieldErrorsOf(own.error)), { path: entry });
@@ -139,6 +151,15 @@ function descriptionOf(
 }
 
 function jsonOf(byPath: ReadonlyMap<string, BundleFile>, path: string): unknown {
+  return valueIn(byPath, path, (text) => JSON.parse(text));
+}
+
+/** What is in a file, in JSON or YAML. */
+function valueIn(
+  byPath: ReadonlyMap<string, BundleFile>,
+  path: string,
+  parse: (text: string) => unknown,
+): unknown {
   const file = byPath.get(path);
   if (file === undefined) return undefined;
   if (file.body.byteLength > MAX_JSON_BYTES) {
@@ -148,9 +169,10 @@ function jsonOf(byPath: ReadonlyMap<string, BundleFile>, path: string): unknown 
   }
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(file.body));
+    value = parse(new TextDecoder("utf-8", { fatal: true }).decode(file.body));
   } catch (error) {
-    throw new BundleError("invalid", `is not JSON: ${messageOf(error)}`, { path, cause: error });
+    const form = path.endsWith(".json") ? "JSON" : "YAML";
+    throw new BundleError("invalid", `is not ${form}: ${messageOf(error)}`, { path, cause: error });
   }
   if (depthOf(value, MAX_JSON_DEPTH) > MAX_JSON_DEPTH) {
     throw new BundleError("invalid", `must not be nested deeper than ${MAX_JSON_DEPTH}`, { path });

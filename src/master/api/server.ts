@@ -20,6 +20,7 @@ import { notificationRoutes } from "./notifications.js";
 import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
+import { runRoutes } from "./runs.js";
 import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
@@ -153,6 +154,7 @@ export class ApiServer implements Service {
         fileRoutes(api, parts);
         spiderRoutes(api, parts, this.#options.uploads);
         nodeRoutes(api, parts);
+        runRoutes(api, parts);
         notificationRoutes(api, parts);
         deadLetterRoutes(api, parts);
         eventRoutes(api, this.#streams);

@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { z } from "zod";
-import type { BundleChecks } from "../../crawl/bundles/bundle.js";
 import { type BundleLimits, DEFAULT_BUNDLE_LIMITS } from "../../crawl/bundles/bundle-files.js";
 import { spiderName, versionNumber } from "../../crawl/crawl-request.js";
 import type { SpiderSettings } from "../../crawl/spider.js";
@@ -35,8 +34,6 @@ const compared = z.strictObject({ from: versionNumber.exactOptional(), to: versi
 const rollback = z.strictObject({ version: versionNumber });
 const nothing = z.union([z.undefined(), z.null(), z.strictObject({})], { error: "this route takes no body" });
 const ADMINS_ONLY = { role: "admin" } as const;
-/** What is wrong with a declaration or a process manifest is said when it is put. */
-const CHECKS: BundleChecks = { declarative: checkDeclaration };
 /** How long nodes are waited for that tell how a version stands there, in milliseconds. */
 const LOOK_TIMEOUT_MS = 3_000;
 
@@ -86,7 +83,6 @@ export function spiderRoutes(
           name,
           { type: typeOf(request.headers["content-type"]), body },
           limits,
-          CHECKS,
         );
         const { version, sha256, kind } = await spiders.putCode(bundle);
         return reply
@@ -128,7 +124,7 @@ export function spiderRoutes(
   api.get("/spiders/:name/versions/:version/nodes", async (request) => {
     const { name, version } = parse(ofVersion, request.params);
     await spiders.version(name, version);
-    const expected = await store.nodes.present();
+    const expected = (await store.nodes.present()).map(({ id }) => id);
     if (expected.length === 0) return { items: [], silent: [] };
     const { answers, silent } = await bus.calls.broadcastCall(
       "sync-spider",
@@ -166,11 +162,6 @@ export function spiderRoutes(
     const { name } = parse(named, request.params);
     return shown(await spiders.rollBack(name, parse(rollback, request.body).version));
   });
-}
-
-function checkDeclaration(declaration: Readonly<Record<string, unknown>>): void {
-  if (["follow", "items", "files"].some((member) => member in declaration)) return;
-  throw new Error("says neither what to follow, nor items or files to take");
 }
 
 function typeOf(header: string | undefined): UploadType {

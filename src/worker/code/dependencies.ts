@@ -117,18 +117,20 @@ export class Dependencies {
   }
 }
 
-/** PATH for what runs in a folder: its own programs come first. */
-export function programsOf(folder: string): string {
-  const own = [path.join(folder, VENV, "bin"), path.join(folder, MODULES, ".bin")];
-  return [...own, process.env.PATH ?? ""].filter((each) => each !== "").join(path.delimiter);
-}
-
-/** Whether there is a virtual environment in a folder. */
-export function hasPython(folder: string): Promise<boolean> {
-  return access(path.join(folder, VENV)).then(
+/** What finds that which was installed in a folder. */
+export async function environmentOf(folder: string): Promise<Readonly<Record<string, string>>> {
+  const venv = path.join(folder, VENV);
+  const hasPython = await access(venv).then(
     () => true,
     () => false,
   );
+  return { PATH: programsOf(folder), ...(hasPython && { VIRTUAL_ENV: venv }) };
+}
+
+/** PATH for what runs in a folder: its own programs come first. */
+function programsOf(folder: string): string {
+  const own = [path.join(folder, VENV, "bin"), path.join(folder, MODULES, ".bin")];
+  return [...own, process.env.PATH ?? ""].filter((each) => each !== "").join(path.delimiter);
 }
 
 function inherited(): Record<string, string> {

@@ -42,12 +42,12 @@ describe("a bundle", () => {
       "a.js",
     ],
     [
-      "TypeScript",
+      "no code",
       [
-        ["package.json", { main: "a.ts" }],
-        ["a.ts", ""],
+        ["package.json", { main: "a.txt" }],
+        ["a.txt", ""],
       ],
-      "no JavaScript",
+      "neither code",
     ],
     ["what is no JSON", [["spider.json", "{"]], "spider.json: is not JSON"],
     ["what is no object", [["spider.json", "[]"]], "spider.json: must be an object"],
