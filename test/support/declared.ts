@@ -34,7 +34,7 @@ export function pageOf(html: string, given: PageGiven = {}): PageView {
     headers: { "content-type": contentType },
     documents: new Documents(),
     state: new MemoryCrawlStates().of("c"),
-    log: createLogger({ level: "error", destination: { write: () => {} } }),
+    log: () => createLogger({ level: "error", destination: { write: () => {} } }),
     signal: new AbortController().signal,
   });
 }
