@@ -76,7 +76,7 @@ export class ProcessSpiderUnderTest {
       body: Buffer.from(text as string),
       state: this.state,
       documents: this.#documents,
-      log: this.#logger,
+      log: () => this.#logger,
       signal,
     });
   }
