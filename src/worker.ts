@@ -10,6 +10,7 @@ import {
   type Config,
   DAY_MS,
   FETCH_SETTINGS,
+  MODULE_SETTINGS,
   readConfig,
   type SettingName,
 } from "./lib/config.js";
@@ -21,6 +22,7 @@ import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
 import { VERSION } from "./lib/version.js";
+import { ModuleHost, moduleSettingsOf } from "./worker/modules/index.js";
 import { nodeIdIn } from "./worker/node-id.js";
 import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
@@ -33,6 +35,7 @@ const SHARED = [
   "runs",
   "labels",
   ...FETCH_SETTINGS,
+  ...MODULE_SETTINGS,
   "dataDir",
   "maxPageBytes",
   "maxFileBytes",
@@ -173,7 +176,8 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
 
 async function runStandalone(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
-  const spiders = await spiderCatalog(config.spider);
+  const modules = new ModuleHost({ logger }, moduleSettingsOf(config));
+  const spiders = await spiderCatalog(config.spider, { module: (source) => modules.load(source) });
   const filesFolder = config.files ?? path.join(config.dataDir, "files");
   const asked = await crawlOf(config, spiders);
   if (asked.archive === true && config.archive === undefined) {
@@ -206,7 +210,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled(
-    [documents, standalone],
+    [documents, modules, standalone],
     { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
     finished,
   );
@@ -233,7 +237,7 @@ function renderingOptions(config: WorkerConfig) {
 
 function limitsOf(config: WorkerConfig) {
   const { maxPageBytes, maxFileBytes, bigPageBytes, maxAttempts, retryDelayMs, maxRetryDelayMs } = config;
-  const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
+  const { maxListedUrls, maxListingBytes, maxSitemapNesting, spiderTimeoutMs } = config;
   return {
     maxPageBytes,
     maxFileBytes,
@@ -244,6 +248,7 @@ function limitsOf(config: WorkerConfig) {
     maxListedUrls,
     maxListingBytes,
     maxSitemapNesting,
+    spiderTimeoutMs,
   };
 }
 
