@@ -108,7 +108,7 @@ export class SpiderRun {
   }
 
   #beginTime(): Promise<never> {
-    const { clock, limits, signal } = this.#input;
+    const { clock, limits, signal, spider } = this.#input;
     const { spiderTimeoutMs } = limits;
     let giveUp: (error: Error) => void = () => {};
     const tooLong = new Promise<never>((_, reject) => {
@@ -117,9 +117,8 @@ export class SpiderRun {
     tooLong.catch(() => {});
     const onAbort = () => giveUp(new Error("the task was stopped"));
     signal.addEventListener("abort", onAbort, { once: true });
-    const stopTimer = clock.after(spiderTimeoutMs, () =>
-      giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`)),
-    );
+    const onTimeout = () => giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`));
+    const stopTimer = spider.keepsTime === true ? () => {} : clock.after(spiderTimeoutMs, onTimeout);
     this.#endWaiting = () => {
       stopTimer();
       signal.removeEventListener("abort", onAbort);
