@@ -177,7 +177,7 @@ const METHODS = new Set(["GET", "HEAD", "POST"]);
 const MAX_CALLBACK_CHARACTERS = 100;
 
 /** @throws Error saying what a spider got wrong about a request */
-function checkRequest(wanted: SpiderRequest): void {
+export function checkRequest(wanted: SpiderRequest): void {
   if (typeof wanted === "string") return;
   if (typeof wanted !== "object" || wanted === null || typeof wanted.url !== "string") {
     throw new Error("a request must be a URL or an object with a `url`");
@@ -185,7 +185,9 @@ function checkRequest(wanted: SpiderRequest): void {
   if (wanted.method !== undefined && !METHODS.has(wanted.method)) {
     throw new Error(`a request's method must be GET, HEAD or POST, not ${String(wanted.method)}`);
   }
-  const { priority, render, callback } = wanted;
+  const { priority, render, callback, spider } = wanted;
+  if (spider !== undefined && typeof spider !== "string")
+    throw new Error("a request's spider must be a name");
   if (render !== undefined && !renderRequest.safeParse(render).success) {
     throw new Error(`a request's render ${renderRequest.safeParse(render).error?.issues[0]?.message}`);
   }

@@ -23,6 +23,8 @@ export type SpiderRequest =
       readonly render?: RenderRequest;
       /** 0 (last) to 9 (first) within the crawl. */
       readonly priority?: number;
+      /** Another spider that reads its page. @default the one that asks for it */
+      readonly spider?: string;
       /** The one of the spider's `callbacks` that its page is for. @default `parse` */
       readonly callback?: string;
     };
