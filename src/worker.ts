@@ -26,6 +26,7 @@ import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
 import { ItemWriter, Standalone } from "./worker/standalone.js";
 import { crawlOf } from "./worker/standalone-crawl.js";
+import { standaloneProcesses } from "./worker/standalone-process.js";
 import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
@@ -164,7 +165,8 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
 
 async function runStandalone(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
-  const spiders = await spiderCatalog(config.spider);
+  const processes = standaloneProcesses(logger);
+  const spiders = await spiderCatalog(config.spider, { process: processes.make });
   const filesFolder = config.files ?? path.join(config.dataDir, "files");
   const asked = await crawlOf(config, spiders);
   if (asked.archive === true && config.archive === undefined) {
@@ -197,7 +199,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled(
-    [documents, standalone],
+    [documents, ...processes.services, standalone],
     { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
     finished,
   );

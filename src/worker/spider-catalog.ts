@@ -29,7 +29,7 @@ const MAKERS: SpiderMakers = {
  */
 export async function spiderCatalog(
   wanted: string | undefined,
-  makers: SpiderMakers = MAKERS,
+  makers: Partial<SpiderMakers> = {},
 ): Promise<SpiderCatalog> {
   if (wanted === undefined || bundledSpiders.has(wanted)) return bundledSpiders;
   if (!/[./\\]/.test(wanted)) {
@@ -44,9 +44,9 @@ export async function spiderCatalog(
  * The spider in a file or a folder, of whatever kind it is.
  * @throws ConfigError when it holds none, or it cannot be made
  */
-export async function loadSpider(place: string, makers: SpiderMakers = MAKERS): Promise<Spider> {
+export async function loadSpider(place: string, makers: Partial<SpiderMakers> = {}): Promise<Spider> {
   try {
-    return await made(await spiderSource(place), makers);
+    return await made(await spiderSource(place), { ...MAKERS, ...makers });
   } catch (error) {
     const isPlaced = error instanceof ConfigError && error.message.includes(place);
     const message = isPlaced ? messageOf(error) : `${place}: ${messageOf(error)}`;

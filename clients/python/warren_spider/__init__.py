@@ -13,13 +13,14 @@
 from ._channel import Channel
 from ._crawl import Crawl, Log, State, StateError, connect
 from ._page import File, Page, Request, Store
-from ._run import Spider, run
+from ._run import Output, Spider, run
 
 __all__ = [
     "Channel",
     "Crawl",
     "File",
     "Log",
+    "Output",
     "Page",
     "Request",
     "Spider",
