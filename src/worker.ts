@@ -83,6 +83,10 @@ const PROGRAM = {
     "deadLetterRecords",
     "deadLetterDays",
     "maxCrashes",
+    "codeVersions",
+    "codeDiskBytes",
+    "installTimeoutMs",
+    "installScripts",
     ...SHARED,
     "standalone",
     "seed",
@@ -135,6 +139,11 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       rendering: renderingOptions(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
+      spiders: {
+        dataDir: config.dataDir,
+        code: { keptVersions: config.codeVersions, maxBytes: config.codeDiskBytes },
+        dependencies: { timeoutMs: config.installTimeoutMs, runScripts: config.installScripts },
+      },
       topology: {
         maxTasks: config.maxTasks,
         deliveryLimit: config.deliveryLimit,

@@ -6,11 +6,8 @@ import type { SpiderContext, SpiderOutput } from "../../src/crawl/spider.js";
 import { systemClock } from "../../src/lib/clock.js";
 import { createLogger, type Logger } from "../../src/lib/logger.js";
 import type { ChildProcesses } from "../../src/worker/processes/child-processes.js";
-import {
-  type ProcessSpider,
-  ProcessSpiders,
-  type ProcessSpidersOptions,
-} from "../../src/worker/processes/process-spiders.js";
+import type { ProcessSpidersOptions } from "../../src/worker/processes/process-source.js";
+import { type ProcessSpider, ProcessSpiders } from "../../src/worker/processes/process-spiders.js";
 import { childProcesses } from "./children-under-test.js";
 
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
