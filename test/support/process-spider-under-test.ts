@@ -15,6 +15,12 @@ export type LogLine = Readonly<Record<string, unknown>> & { readonly level: stri
 /** How a page ended, and what was found on it. */
 export type PageEnd = { readonly outputs: readonly SpiderOutput[] } | { readonly failed: string };
 
+/** The items of a page. @throws Error if it failed */
+export function itemsOf(end: PageEnd): Record<string, unknown>[] {
+  if ("failed" in end) throw new Error(`the page failed: ${end.failed}`);
+  return end.outputs.flatMap((output) => ("item" in output ? [output.item] : []));
+}
+
 /** A process spider at work for one crawl, with pages as a test makes them up. */
 export class ProcessSpiderUnderTest {
   readonly children: ChildProcesses;
@@ -69,7 +75,7 @@ export class ProcessSpiderUnderTest {
       url,
       status: 200,
       headers,
-      contentType: headers["content-type"],
+      contentType: headers["content-type"]?.split(";")[0],
       body: Buffer.from(text as string),
       state: this.state,
       documents: this.#documents,
