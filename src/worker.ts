@@ -30,6 +30,7 @@ import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
   "concurrency",
+  "labels",
   ...FETCH_SETTINGS,
   "dataDir",
   "maxPageBytes",
@@ -120,6 +121,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       mongodbUri: config.mongodbUri,
       namespace: config.namespace,
       concurrency: config.concurrency,
+      ...(config.labels !== undefined && { labels: config.labels }),
       userAgent: config.userAgent,
       fetcher: fetcherOptionsOf(config),
       limits: limitsOf(config),

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { type DuplicatesMode, duplicatesMode } from "./content-index.js";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
 import { type FetchOptions, fetchOptions } from "./fetch/fetch-options.js";
+import { type NodeSelection, nodeSelection } from "./node-selection.js";
 import { type LinkOptions, linkOptions } from "./pages/link-options.js";
 import { politeness } from "./politeness.js";
 import { type RecrawlOptions, recrawlOptions } from "./recrawl-options.js";
@@ -46,12 +47,6 @@ export const spiderName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'");
 
-/** Which nodes may take part. */
-const nodes = z.strictObject({
-  mode: z.enum(["any", "selected", "all"]),
-  ids: z.array(z.string().min(1).max(100)).max(1_000).default([]),
-});
-
 const params = z.record(z.string(), z.unknown()).superRefine((value, context) => {
   if (depthOf(value) > MAX_PARAMS_DEPTH) {
     context.addIssue({ code: "custom", message: `must not be nested deeper than ${MAX_PARAMS_DEPTH}` });
@@ -81,7 +76,7 @@ export const crawlRequest = z.strictObject({
   priority: priority.default(5),
   recrawl: recrawlOptions.exactOptional(),
   duplicates: duplicatesMode.exactOptional(),
-  nodes: nodes.default({ mode: "any", ids: [] }),
+  nodes: nodeSelection.default({ mode: "any", ids: [] }),
   archive: z.boolean().exactOptional(),
   render: renderOptions.exactOptional(),
   params: params.default({}),
@@ -108,7 +103,7 @@ export type CrawlRequest = {
   readonly priority: number;
   readonly recrawl?: RecrawlOptions;
   readonly duplicates?: DuplicatesMode;
-  readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
+  readonly nodes: NodeSelection;
   readonly archive?: boolean;
   readonly render?: RenderOptions;
   readonly params: Readonly<Record<string, unknown>>;

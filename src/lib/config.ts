@@ -114,6 +114,21 @@ function namespace(value: string): string {
   return value;
 }
 
+function labelsOf(value: string): Readonly<Record<string, string>> {
+  const pairs = value.split(",").flatMap((part): [string, string][] => {
+    if (part.trim() === "") return [];
+    const [, name, text] = /^\s*([A-Za-z0-9][A-Za-z0-9_-]{0,62})=(.{0,200}?)\s*$/s.exec(part) ?? [];
+    if (name === undefined || text === undefined) {
+      throw new Error(
+        `must be labels such as zone=eu,disk=ssd (names of letters, digits, "_" and "-"; values of 200 characters at most), not "${part.trim()}"`,
+      );
+    }
+    return [[name, text]];
+  });
+  if (pairs.length > 50) throw new Error(`must be at most 50 labels, not ${pairs.length}`);
+  return Object.fromEntries(pairs);
+}
+
 export const DAY_MS = 86_400_000;
 
 /** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
@@ -184,6 +199,12 @@ export const SETTINGS = {
     help: "tasks that run at once in this worker",
     parse: wholeNumber(1, 1_000),
     fallback: "32",
+  }),
+  labels: optional({
+    flag: "labels",
+    value: "NAME=VALUE[,…]",
+    help: "labels of this node, by which crawls may select it; without it, it keeps those that it had",
+    parse: labelsOf,
   }),
   host: setting({
     flag: "host",

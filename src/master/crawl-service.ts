@@ -4,6 +4,7 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import { type CrawlRequest, crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
+import { ANY_NODE } from "../crawl/node-selection.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
@@ -357,17 +358,13 @@ export class CrawlService {
   }
 
   async #specOf(request: CrawlRequest): Promise<CrawlSpec> {
-    const { nodes, ...rest } = request;
-    if (nodes.mode !== "any") {
-      throw invalid(
-        "nodes.mode",
-        'only "any" is possible: choosing the nodes of a crawl is not supported yet',
-      );
-    }
     const spider = await this.#parts.spiders.get(request.spider);
     if (spider === undefined) {
       const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
+    }
+    if (spider.external && request.nodes.mode === "selected") {
+      throw invalid("nodes.mode", `the spider "${spider.name}" is external: its workers are no nodes`);
     }
     const given = request.seeds.length > 0;
     const seeds = given ? request.seeds : (spider.seeds ?? []);
@@ -384,7 +381,7 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...rest, seeds: urls };
+    return { ...request, seeds: urls };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
@@ -449,7 +446,7 @@ export function viewOf(record: CrawlRecord): CrawlView {
     ...rest,
     ...(fetch !== undefined && { fetch: withoutSecrets(fetch) }),
     name: name ?? null,
-    nodes: nodes ?? { mode: "any", ids: [] },
+    nodes: nodes ?? ANY_NODE,
     createdAt: new Date(createdAt).toISOString(),
     startedAt: new Date(startedAt).toISOString(),
     finishedAt: finishedAt === undefined ? null : new Date(finishedAt).toISOString(),

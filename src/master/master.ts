@@ -111,7 +111,7 @@ export class Master implements Service {
     );
     const waitReasons = new WaitReasons({
       hosts: store.hosts,
-      capacity: () => nodes.capacity(),
+      capacity: (selection) => nodes.capacity(selection),
       dispatcherSays: (crawl, host) => dispatching.waitReason(crawl, host),
       clock,
     });

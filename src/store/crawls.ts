@@ -13,6 +13,7 @@ import {
 } from "../crawl/crawl.js";
 import type { CrawlChanges } from "../crawl/crawl-changes.js";
 import type { FetchOptions } from "../crawl/fetch/fetch-options.js";
+import type { NodeSelection } from "../crawl/node-selection.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
@@ -34,9 +35,6 @@ import type { Retrier } from "./retrier.js";
 import type { UrlDocument } from "./url-document.js";
 import type { UrlRounds } from "./url-rounds.js";
 
-/** Which nodes may take part in a crawl. */
-export type CrawlNodes = { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
-
 /** A crawl as it is stored. Instants in milliseconds since the epoch. */
 export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly _id: string;
@@ -57,7 +55,6 @@ export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly reserved: number;
   readonly reservedAt?: Date;
   readonly cut?: FinishReason;
-  readonly nodes?: CrawlNodes;
   readonly resource?: string;
   readonly idempotency?: { readonly key: string; readonly digest: string };
 };
@@ -75,7 +72,6 @@ export type CrawlRecord = Crawl & {
   readonly additions: number;
   /** The limit that ended it, or is about to. */
   readonly cut?: FinishReason;
-  readonly nodes?: CrawlNodes;
   /** The name under which `/crawler/resource` knows it. */
   readonly resource?: string;
 };
@@ -85,7 +81,6 @@ export type CreateOptions = {
   readonly id?: string;
   /** With the same key and digest again, the same crawl is returned; with another digest it is refused. */
   readonly idempotency?: { readonly key: string; readonly digest: string };
-  readonly nodes?: CrawlNodes;
   readonly resource?: string;
 };
 
@@ -251,6 +246,14 @@ export class Crawls {
   /** The crawls that a dispatcher has to serve. */
   async running(): Promise<readonly CrawlRecord[]> {
     return (await this.#deps.crawls.find({ status: "running" }).toArray()).map(toRecord);
+  }
+
+  /** Of the crawls that run, which nodes they have selected. */
+  async selections(): Promise<readonly NodeSelection[]> {
+    const crawls = await this.#deps.crawls
+      .find({ status: "running", "nodes.mode": "selected" }, { projection: { nodes: 1 } })
+      .toArray();
+    return crawls.flatMap(({ nodes }) => (nodes === undefined ? [] : [nodes]));
   }
 
   /** A crawl of this spider that runs or is paused, if there is one. */
@@ -700,7 +703,6 @@ export class Crawls {
       counts: NO_COUNTS,
       additions: 0,
       reserved: 0,
-      ...(options.nodes !== undefined && { nodes: options.nodes }),
       ...(options.resource !== undefined && { resource: options.resource }),
       ...(options.idempotency !== undefined && { idempotency: options.idempotency }),
     };

@@ -1,5 +1,5 @@
 export type { Archive } from "./archive.js";
-export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
+export type { CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
   DeadLetterFilter,
@@ -33,6 +33,7 @@ export type {
   NodeRow,
   NodeStatus,
   Nodes,
+  TakingNode,
   WantedChange,
   WantedConfiguration,
 } from "./nodes.js";

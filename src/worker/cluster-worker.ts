@@ -25,6 +25,7 @@ import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
 import { StallWatch } from "./stall-watch.js";
+import { TaskIntake } from "./task-intake.js";
 import { type TaskContext, TaskLoop } from "./task-loop.js";
 
 export type ClusterWorkerOptions = {
@@ -35,6 +36,8 @@ export type ClusterWorkerOptions = {
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly concurrency: number;
+  /** By which crawls may select this node. @default those that it had when it ran last */
+  readonly labels?: Readonly<Record<string, string>>;
   readonly userAgent: string;
   readonly fetcher: Partial<FetcherOptions> & { readonly userAgent: string };
   readonly limits: Partial<TaskLimits>;
@@ -180,7 +183,15 @@ export class ClusterWorker implements Service {
     });
     this.#loop = new TaskLoop(
       {
-        queue: this.#bus.tasks,
+        queue: new TaskIntake({
+          node: nodeId,
+          tasks: this.#bus.tasks,
+          placedQueues: this.#bus.placedQueues,
+          crawls: this.#store.crawls,
+          nodes: this.#store.nodes,
+          clock,
+          logger,
+        }),
         engine: this.#engine,
         crawls: this.#crawls,
         committer: this.#committer,
@@ -215,7 +226,12 @@ export class ClusterWorker implements Service {
       logger,
     });
     this.#presence = new NodePresence(
-      { node: nodeId, version, heartbeatMs: 2_000 },
+      {
+        node: nodeId,
+        version,
+        heartbeatMs: 2_000,
+        ...(options.labels !== undefined && { labels: options.labels }),
+      },
       {
         identity: this.#identity,
         configuration: this.#configuration,

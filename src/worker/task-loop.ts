@@ -32,7 +32,7 @@ export type TaskLoopOptions = {
 };
 
 export type TaskLoopDeps = {
-  readonly queue: WorkQueue;
+  readonly queue: Pick<WorkQueue, "consume">;
   readonly engine: Engine;
   readonly crawls: CrawlView;
   readonly committer: Committer<TaskContext>;

@@ -65,10 +65,7 @@ describe("Crawls", () => {
 
   describe("create", () => {
     it("records a crawl as it was asked for, which runs", async () => {
-      const { crawl, isNew } = await one.crawls.create(
-        { ...SPEC, name: "books" },
-        { nodes: { mode: "selected", ids: ["n1"] }, resource: "books" },
-      );
+      const { crawl, isNew } = await one.crawls.create({ ...SPEC, name: "books" }, { resource: "books" });
 
       expect(isNew).toBe(true);
       expect(crawl).toMatchObject({ ...SPEC, name: "books", status: "running", generation: 1, additions: 0 });
