@@ -94,7 +94,7 @@ export class Engine {
     this.#hosts = new RestedHosts(clock);
     this.#profiles = new FetchProfiles(clock, this.#limits);
     this.#sessions = new SpiderSessions(deps, { openTimeoutMs: this.#limits.spiderTimeoutMs });
-    this.#results = new TaskResults(deps.node);
+    this.#results = new TaskResults({ node: deps.node });
     this.#parts = {
       ...deps,
       documents: deps.documents ?? new Documents(),

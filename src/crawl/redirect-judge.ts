@@ -1,5 +1,6 @@
 import type { FailReason, Frontier, QueuedUrl, SkipReason } from "./frontier.js";
 import type { LinkAdmission } from "./link-admission.js";
+import type { Outcome } from "./outcome.js";
 import { type CanonicalUrl, canonicalUrl } from "./urls/url.js";
 
 /** The URL that redirects are followed from. */
@@ -19,9 +20,14 @@ export type Redirect = {
 };
 
 /** Where it goes on, or how the URL ends by it. */
-export type RedirectVerdict =
-  | { readonly kind: "follow"; readonly target: CanonicalUrl; readonly hops: number; readonly asGet: boolean }
-  | { readonly kind: "end"; readonly end: RedirectEnd };
+export type RedirectVerdict = NextHop | { readonly kind: "end"; readonly end: RedirectEnd };
+
+type NextHop = {
+  readonly kind: "follow";
+  readonly target: CanonicalUrl;
+  readonly hops: number;
+  readonly asGet: boolean;
+};
 
 type RedirectEnd =
   | { readonly state: "failed"; readonly reason: FailReason; readonly error: string }
@@ -39,6 +45,22 @@ const MAX_SHOWN_CHARACTERS = 200;
 /** Whether a status is one of redirects that are followed, if a `Location` comes with it. */
 export function isRedirect(statusCode: number): boolean {
   return REDIRECTS.has(statusCode);
+}
+
+/** The next hop of a redirect is a fetch like any other: it waits for its lane. */
+export function nextHop(
+  { target, hops, asGet }: NextHop,
+  facts: { readonly endedAt: number; readonly statusCode: number },
+): Outcome {
+  return {
+    ...facts,
+    counts: false,
+    state: "queued",
+    reason: `redirected to ${target.url}`,
+    readyAt: facts.endedAt,
+    host: target.host,
+    target: { url: target.url, hops, ...(asGet && { asGet }) },
+  };
 }
 
 /** Decides about the redirects of a crawl's URLs, whoever fetched them. */

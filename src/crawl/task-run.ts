@@ -7,7 +7,7 @@ import { Intake, type IntakeParts } from "./intake.js";
 import type { TaskLimits } from "./limits.js";
 import type { LinkAdmission } from "./link-admission.js";
 import type { AttemptJudge, Outcome } from "./outcome.js";
-import { isRedirect, RedirectJudge } from "./redirect-judge.js";
+import { isRedirect, nextHop, RedirectJudge } from "./redirect-judge.js";
 import type { PageRendering } from "./render/page-rendering.js";
 import type { RestedHosts } from "./rested-hosts.js";
 import { conditionsOf } from "./revisit.js";
@@ -131,7 +131,7 @@ export class TaskRun {
   async #goOn(location: string, statusCode: number): Promise<Outcome | undefined> {
     const { task, admission, limits } = this;
     const { clock, claims } = this.#parts;
-    const facts = { endedAt: clock.now(), statusCode, counts: true };
+    const facts = { endedAt: clock.now(), statusCode };
     const redirects = new RedirectJudge({ admission, claims, maxRedirects: limits.maxRedirects });
     const verdict = await redirects.judge(task, {
       statusCode,
@@ -140,7 +140,7 @@ export class TaskRun {
       hops: this.#hops,
       asGet: this.#asGet,
     });
-    if (verdict.kind === "end") return { ...facts, ...verdict.end };
+    if (verdict.kind === "end") return { ...facts, counts: true, ...verdict.end };
     const { target, hops, asGet } = verdict;
     if (target.host === task.host && task.delayMs === 0) {
       this.#url = target.url;
@@ -148,16 +148,7 @@ export class TaskRun {
       this.#asGet = asGet;
       return undefined;
     }
-    // The next hop is a fetch like any other: it waits for its lane.
-    return {
-      ...facts,
-      counts: false,
-      state: "queued",
-      reason: `redirected to ${target.url}`,
-      readyAt: facts.endedAt,
-      host: target.host,
-      target: { url: target.url, hops, ...(asGet && { asGet }) },
-    };
+    return nextHop(verdict, facts);
   }
 
   async #fetchFirst(): Promise<Fetched> {
