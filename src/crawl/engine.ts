@@ -202,7 +202,7 @@ export class Engine {
       outcome =
         rendering === undefined ? await run.follow() : await rendering.hold(signal, () => run.follow());
       if (crawl.links?.sitemaps === "all" && task.request?.sitemap === undefined) {
-        const found = await sitemaps.of(task.target?.url ?? task.url, signal);
+        const found = await sitemaps.of(task.target?.url ?? task.url, signal, profile?.route);
         for (const sitemap of found) findings.links.set(sitemap.id, sitemap);
       }
     } catch (error) {
