@@ -30,6 +30,7 @@ import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
   "concurrency",
+  "runs",
   "labels",
   ...FETCH_SETTINGS,
   "dataDir",
@@ -71,6 +72,10 @@ const PROGRAM = {
     "metricsPort",
     "connectTimeoutMs",
     "logLines",
+    "crawlLogLevel",
+    "crawlLogDiskBytes",
+    "crawlLogFileBytes",
+    "crawlLogDays",
     "maxTasks",
     "deliveryLimit",
     "maxDeadLetters",
@@ -121,6 +126,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       mongodbUri: config.mongodbUri,
       namespace: config.namespace,
       concurrency: config.concurrency,
+      runs: config.runs,
       ...(config.labels !== undefined && { labels: config.labels }),
       userAgent: config.userAgent,
       fetcher: fetcherOptionsOf(config),
@@ -134,6 +140,13 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
         maxDeadLetters: config.maxDeadLetters,
       },
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
+      crawlLogs: { keptForMs: config.crawlLogDays * DAY_MS },
+      crawlLog: {
+        folder: path.join(config.dataDir, "logs"),
+        level: config.crawlLogLevel,
+        maxBytes: config.crawlLogDiskBytes,
+        segmentBytes: config.crawlLogFileBytes,
+      },
     },
     { logger, log, metrics, documents, shutdown: requestStop },
   );

@@ -61,6 +61,8 @@ export type CrawlSpec = {
   readonly recrawl?: RecrawlOptions;
   /** What is done with a page whose body was had at another URL. @default "off" */
   readonly duplicates?: DuplicatesMode;
+  /** Its spider runs as a whole, on one node or on each that takes part, instead of reading pages. */
+  readonly runs?: true;
   /** Which nodes take part. @default any */
   readonly nodes?: NodeSelection;
   /** Handed to the spider as they are. */

@@ -108,7 +108,7 @@ export class SpiderRun {
   }
 
   #beginTime(): Promise<never> {
-    const { clock, limits, signal } = this.#input;
+    const { clock, limits, signal, spider } = this.#input;
     const { spiderTimeoutMs } = limits;
     let giveUp: (error: Error) => void = () => {};
     const tooLong = new Promise<never>((_, reject) => {
@@ -117,9 +117,8 @@ export class SpiderRun {
     tooLong.catch(() => {});
     const onAbort = () => giveUp(new Error("the task was stopped"));
     signal.addEventListener("abort", onAbort, { once: true });
-    const stopTimer = clock.after(spiderTimeoutMs, () =>
-      giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`)),
-    );
+    const onTimeout = () => giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`));
+    const stopTimer = spider.keepsTime === true ? () => {} : clock.after(spiderTimeoutMs, onTimeout);
     this.#endWaiting = () => {
       stopTimer();
       signal.removeEventListener("abort", onAbort);
@@ -178,7 +177,7 @@ const METHODS = new Set(["GET", "HEAD", "POST"]);
 const MAX_CALLBACK_CHARACTERS = 100;
 
 /** @throws Error saying what a spider got wrong about a request */
-function checkRequest(wanted: SpiderRequest): void {
+export function checkRequest(wanted: SpiderRequest): void {
   if (typeof wanted === "string") return;
   if (typeof wanted !== "object" || wanted === null || typeof wanted.url !== "string") {
     throw new Error("a request must be a URL or an object with a `url`");
@@ -186,7 +185,9 @@ function checkRequest(wanted: SpiderRequest): void {
   if (wanted.method !== undefined && !METHODS.has(wanted.method)) {
     throw new Error(`a request's method must be GET, HEAD or POST, not ${String(wanted.method)}`);
   }
-  const { priority, render, callback } = wanted;
+  const { priority, render, callback, spider } = wanted;
+  if (spider !== undefined && typeof spider !== "string")
+    throw new Error("a request's spider must be a name");
   if (render !== undefined && !renderRequest.safeParse(render).success) {
     throw new Error(`a request's render ${renderRequest.safeParse(render).error?.issues[0]?.message}`);
   }

@@ -4,7 +4,7 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import { type CrawlRequest, crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
-import { ANY_NODE } from "../crawl/node-selection.js";
+import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
@@ -59,7 +59,7 @@ export type Cancelled = {
 };
 
 export type CrawlServiceParts = {
-  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds">;
+  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds" | "runs">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
   readonly spiders: Pick<SpiderCatalog, "get" | "list">;
   readonly clock: Clock;
@@ -145,8 +145,11 @@ export class CrawlService {
   }
 
   /** Goes on where it was paused or closed. @throws NotFoundError, ConflictError */
-  resume(id: string): Promise<CrawlView> {
-    return this.#change(id, "running", () => this.#parts.store.crawls.resume(id));
+  async resume(id: string): Promise<CrawlView> {
+    const { crawls, runs } = this.#parts.store;
+    const { runs: hasRuns, status } = await this.#find(id);
+    if (hasRuns === true && (status === "closed" || status === "failed")) await runs.reopen(id);
+    return this.#change(id, "running", () => crawls.resume(id));
   }
 
   /**
@@ -297,8 +300,27 @@ export class CrawlService {
   /** Adds the seeds, which is safe to do twice, and tells everyone of the new crawl. */
   async #seed(crawl: CrawlRecord): Promise<CrawlRecord> {
     this.#publish("crawl.created", crawl.id, { spider: crawl.spider, name: crawl.name ?? null });
+    if (crawl.runs === true) return this.#planRuns(crawl);
     const { crawl: seeded } = await this.#add(crawl, canonicalUrls(crawl.seeds, "seeds"), 0, 5);
     return seeded;
+  }
+
+  /** One run of it on any node, or one on each of those that are there and take part. */
+  async #planRuns(crawl: CrawlRecord): Promise<CrawlRecord> {
+    const { runs, nodes, crawls } = this.#parts.store;
+    const { nodes: selection = ANY_NODE } = crawl;
+    if (selection.mode === "any") await runs.plan(crawl, [undefined]);
+    else {
+      const present = (await nodes.present()).filter((node) => takesPart(selection, node));
+      // Those that are named and away are waited for.
+      const ids = new Set([
+        ...present.map(({ id }) => id),
+        ...(selection.mode === "selected" ? selection.ids : []),
+      ]);
+      await runs.plan(crawl, [...ids].sort());
+    }
+    const { crawl: planned } = await crawls.added(crawl.id);
+    return planned;
   }
 
   async #add(
@@ -368,7 +390,7 @@ export class CrawlService {
     }
     const given = request.seeds.length > 0;
     const seeds = given ? request.seeds : (spider.seeds ?? []);
-    if (seeds.length === 0) {
+    if (seeds.length === 0 && !spider.runs) {
       throw invalid(
         "seeds",
         `must hold at least one URL: the spider "${request.spider}" has no seeds of its own`,
@@ -381,7 +403,7 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...request, seeds: urls };
+    return { ...request, seeds: urls, ...(spider.runs && { runs: true as const }) };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
@@ -398,7 +420,7 @@ export class CrawlService {
   /** Has every node stop what it has of a crawl, and tells what each has made of it. */
   async #cancelOnNodes(crawl: string, generation: number): Promise<Cancelled> {
     const { store, bus, logger } = this.#parts;
-    const expected = await store.nodes.present();
+    const expected = (await store.nodes.present()).map(({ id: node }) => node);
     try {
       const options = { expected, timeoutMs: CANCEL_WAIT_MS };
       if (expected.length === 0) {

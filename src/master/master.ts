@@ -38,6 +38,8 @@ export type MasterOptions = {
   readonly hostPatienceMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** What one crawl's log may take in the database, in bytes. */
+  readonly crawlLogMaxBytes: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
   /** For the robots.txt of hosts whose pages others fetch. */
@@ -127,7 +129,7 @@ export class Master implements Service {
       foreign,
       new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
-      new Janitor({ store, bus, crawls, clock, logger }),
+      new Janitor({ store, bus, crawls, clock, logger }, { crawlLogMaxBytes: options.crawlLogMaxBytes }),
       dispatching,
     ];
   }

@@ -87,6 +87,18 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
     summary: "Nothing of a crawl is queued or dispatched any more: its counts are final.",
     data: none,
   },
+  "crawl.failed": {
+    summary: "All runs of a crawl have failed, and nothing of it is queued any more.",
+    data: z.looseObject({ error: z.string() }),
+  },
+  "run.started": {
+    summary: "A node began a run.",
+    data: z.looseObject({ run: z.string(), attempt: z.int() }),
+  },
+  "run.ended": {
+    summary: "A run came to its end, or goes back to be begun anew.",
+    data: z.looseObject({ run: z.string(), state: z.string(), error: z.string().optional() }),
+  },
   "crawl.removed": { summary: "A crawl was removed with all that it left.", data: none },
   "node.online": { summary: "A node has started, or is back.", data: nodeChange },
   "node.suspect": { summary: "A node was not heard of for a while.", data: nodeChange },

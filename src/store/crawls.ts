@@ -32,6 +32,7 @@ import {
 } from "./page-of-list.js";
 import type { PageDocument } from "./pages.js";
 import type { Retrier } from "./retrier.js";
+import type { Runs } from "./runs.js";
 import type { UrlDocument } from "./url-document.js";
 import type { UrlRounds } from "./url-rounds.js";
 
@@ -89,6 +90,7 @@ export type CrawlsDeps = {
   readonly crawls: Collection<CrawlDocument>;
   readonly urls: Collection<UrlDocument>;
   readonly rounds: Pick<UrlRounds, "hasNextVisits">;
+  readonly runs: Pick<Runs, "hasOpen" | "failure">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
   readonly invalidItems: Collection<InvalidItemDocument>;
@@ -436,6 +438,7 @@ export class Crawls {
    * later: either before the crawl is marked finished, which then does not happen, or after, which opens it
    * again. Links are added before the page they were found on ends, so they need no such care.
    *
+   * A crawl whose spider runs as a whole is not over while a run of it waits or is active; it has `failed` if all of them did.
    * A crawl that fetches its URLs again is not over while one of them has a next visit, unless a limit ends it.
    * @returns the finished crawl; undefined when it is not over, or was finished by someone else
    */
@@ -447,11 +450,15 @@ export class Crawls {
     const mayComeAgain = running.recrawl !== undefined && running.cut === undefined;
     if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id))) return undefined;
     if (await this.#hasOpenUrls(id)) return undefined;
+    const hasOpenRuns = async (session?: ClientSession) =>
+      running.runs === true && (await this.#deps.runs.hasOpen(id, session));
+    if (await hasOpenRuns()) return undefined;
     const seen = await this.#deps.retrier.run("count a crawl", () =>
       this.#deps.client.withSession({ snapshot: true }, async (session) => {
         const crawl = await this.#deps.crawls.findOne({ _id: id, status: "running" }, { session });
         if (crawl === null || crawl.additions === 0) return undefined;
         if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id, session))) return undefined;
+        if (await hasOpenRuns(session)) return undefined;
         const counts = await this.#exactCounts(id, session);
         return counts.queued + counts.active > 0 ? undefined : { crawl, counts };
       }),
@@ -459,16 +466,23 @@ export class Crawls {
     if (seen === undefined) return undefined;
     const { crawl, counts } = seen;
     const finishedAt = this.#deps.clock.now();
+    const failure = crawl.runs === true ? await this.#deps.runs.failure(id) : undefined;
+    const end = {
+      ...{ counts, finishedAt, finishReason: crawl.cut ?? "completed" },
+      ...(failure === undefined
+        ? { status: "finished" as const }
+        : { status: "failed" as const, error: failure }),
+    };
     const finished = await this.#deps.retrier.run("finish a crawl", (again) =>
       this.#deps.crawls.findOneAndUpdate(
         again
           ? {
               _id: id,
               additions: crawl.additions,
-              $or: [{ status: "running" }, { status: "finished", finishedAt }],
+              $or: [{ status: "running" }, { status: end.status, finishedAt }],
             }
           : { _id: id, additions: crawl.additions, status: "running" },
-        { $set: { status: "finished", counts, finishedAt, finishReason: crawl.cut ?? "completed" } },
+        { $set: end },
         { returnDocument: "after" },
       ),
     );

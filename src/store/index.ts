@@ -1,4 +1,11 @@
 export type { Archive } from "./archive.js";
+export type {
+  CrawlLogQuery,
+  CrawlLogSource,
+  CrawlLogs,
+  CrawlLogsOptions,
+  StoredLogLine,
+} from "./crawl-logs.js";
 export type { CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
@@ -42,6 +49,7 @@ export type { Notification, Notifications } from "./notifications.js";
 export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
+export type { HeldRun, RunFilter, RunRow, RunStop, Runs } from "./runs.js";
 export type { ServerClock } from "./server-clock.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";

@@ -1,5 +1,6 @@
 import type { Collection } from "mongodb";
 import type { InvalidItemRecord } from "../crawl/records.js";
+import { startingWith } from "./items.js";
 import { insertNew } from "./pages.js";
 import type { Retrier } from "./retrier.js";
 
@@ -28,5 +29,10 @@ export class InvalidItems {
       data: JSON.stringify(data) ?? "null",
     }));
     await this.#retrier.run("store invalid items", () => insertNew(this.#items, documents));
+  }
+
+  /** Removes those whose ids begin so. */
+  async removeOf(prefix: string): Promise<void> {
+    await this.#items.deleteMany({ _id: startingWith(prefix) });
   }
 }

@@ -37,6 +37,12 @@ export class MongoResultSink implements ResultSink {
     await Promise.all(storing);
   }
 
+  /** Removes the items whose ids begin so, valid or not. */
+  async removeItems(prefix: string): Promise<void> {
+    const { items, invalidItems } = this.#parts;
+    await Promise.all([items.removeOf(prefix), invalidItems.removeOf(prefix)]);
+  }
+
   /** The records keep their contents from now on; what the others have is not needed. */
   async #letGo(records: readonly FileRecord[], unused: readonly FileRecord[]): Promise<void> {
     const { contents } = this.#parts;

@@ -341,13 +341,13 @@ export class Nodes {
     return nodes.map(({ _id }) => _id);
   }
 
-  /** Ids of the nodes that are not offline. */
-  async present(): Promise<readonly string[]> {
+  /** The nodes that are not offline. */
+  async present(): Promise<readonly Pick<NodeRow, "id" | "labels">[]> {
     const nodes = await this.#nodes
       .find({ status: { $ne: "offline" } })
-      .project<{ _id: string }>({ _id: 1 })
+      .project<Pick<NodeDocument, "_id" | "labels">>({ labels: 1 })
       .toArray();
-    return nodes.map(({ _id }) => _id);
+    return nodes.map(({ _id, labels = {} }) => ({ id: _id, labels }));
   }
 
   /** How many nodes there are of each status. */

@@ -6,6 +6,12 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
+import {
+  type CrawlLogDocument,
+  type CrawlLogHeadDocument,
+  CrawlLogs,
+  type CrawlLogsOptions,
+} from "./crawl-logs.js";
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
@@ -26,6 +32,7 @@ import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
+import { type RunDocument, Runs } from "./runs.js";
 import { ServerClock } from "./server-clock.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
 import type { UrlDocument } from "./url-document.js";
@@ -49,6 +56,8 @@ export type StoreOptions = {
   readonly serverSelectionMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
+  /** How long lines of crawls' logs are kept. */
+  readonly crawlLogs?: Partial<CrawlLogsOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -86,6 +95,7 @@ export class Store implements Service {
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
   readonly states: MongoCrawlStates;
+  readonly runs: Runs;
   readonly bodies: MongoContentIndex;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
@@ -95,6 +105,7 @@ export class Store implements Service {
   readonly notifications: Notifications;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
@@ -128,11 +139,13 @@ export class Store implements Service {
     const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
+    this.runs = new Runs(db.collection<RunDocument>("runs"), retrier);
     this.crawls = new Crawls({
       client: this.#client,
       crawls: db.collection<CrawlDocument>("crawls"),
       urls,
       rounds: this.rounds,
+      runs: this.runs,
       pages,
       items,
       invalidItems,
@@ -181,6 +194,16 @@ export class Store implements Service {
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
+    );
+    this.crawlLogs = new CrawlLogs(
+      {
+        client: this.#client,
+        lines: db.collection<CrawlLogDocument>("crawlLogs"),
+        heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
+        crawls: db.collection<CrawlDocument>("crawls"),
+        retrier,
+      },
+      options.crawlLogs,
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.serverClock = new ServerClock(db, clock);
@@ -241,6 +264,8 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
+    await this.runs.drop(crawl);
+    await this.crawlLogs.purge(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */
