@@ -1,6 +1,6 @@
 import { contentHash, contentHashOf } from "./content-index.js";
 import { type ContentRecogniser, isNew, type Known } from "./content-recogniser.js";
-import { FetchError, SpiderError } from "./errors.js";
+import { FetchError, SpiderError, SpiderUnavailableError } from "./errors.js";
 import type { Fetched } from "./fetch/fetcher.js";
 import { BodyRestartedError } from "./fetch/resumed-body.js";
 import { type FileKeeper, fileTypeOf } from "./file-keeper.js";
@@ -190,12 +190,16 @@ export class Intake {
       error.fetched.body.discard();
       return judge.fetchFailed(new FetchError("network", error.message), task, statusCode);
     }
-    if (!(error instanceof SpiderError)) return judge.fetchFailed(error, task, statusCode);
+    const isUnavailable = error instanceof SpiderUnavailableError;
+    if (!isUnavailable && !(error instanceof SpiderError)) {
+      return judge.fetchFailed(error, task, statusCode);
+    }
     await this.#dropFiles();
     findings.items = [];
     findings.invalidItems = [];
     findings.links.clear();
     admission.forget();
+    if (isUnavailable) return { ...judge.withoutSpider(error, task), statusCode, untouched: false };
     if (session !== undefined) await this.#parts.sessions.failed(session, error, url);
     return { ...this.#facts, state: "failed", reason: "spider-error", error: error.message };
   }
