@@ -5,6 +5,7 @@ import { type CrawlRequest, crawlRequest, spiderOf } from "../crawl/crawl-reques
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
 import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
+import { asRun } from "../crawl/run.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
@@ -406,8 +407,8 @@ export class CrawlService {
       );
     }
     const pinned = spider.sha256 !== undefined && { spiderVersion: spider.version };
-    const runs = spider.runs && { runs: true as const };
-    return { spec: { ...request, seeds: urls, ...pinned, ...runs }, request };
+    const spec = { ...request, seeds: urls, ...pinned };
+    return { spec: spider.runs ? asRun(spec) : spec, request };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {

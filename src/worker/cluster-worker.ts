@@ -272,7 +272,7 @@ export class ClusterWorker implements Service {
         events: this.#bus.events,
         taskEvents: this.#events,
         mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
-        logOf: (crawl, run) => logger.child({ crawl, run }),
+        logOf: (crawl, spider, run) => this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), run }),
         clock,
         logger,
       },
