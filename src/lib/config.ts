@@ -316,6 +316,27 @@ export const SETTINGS = {
     parse: wholeNumber(1, 10_000),
     fallback: "20",
   }),
+  scheduleMinIntervalMs: setting({
+    flag: "schedule-min-interval-ms",
+    value: "MS",
+    help: "schedules that come more often are refused",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "1000",
+  }),
+  scheduleMissedAfterMs: setting({
+    flag: "schedule-missed-after-ms",
+    value: "MS",
+    help: "a tick of a schedule that no master recorded by then was missed. The same for all masters",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "60000",
+  }),
+  scheduleHistoryDays: setting({
+    flag: "schedule-history-days",
+    value: "DAYS",
+    help: "how long what became of a schedule's ticks is kept",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
     value: "MS",

@@ -21,7 +21,10 @@ import { ForeignGate } from "./foreign-gate.js";
 import { ForeignWorkers } from "./foreign-workers.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
+import { ScheduleRunner } from "./schedule-runner.js";
+import { ScheduleService } from "./schedule-service.js";
 import { SpiderCatalog } from "./spider-catalog.js";
+import { TickStarter } from "./tick-starter.js";
 import { WaitReasons } from "./wait-reasons.js";
 
 export type MasterOptions = {
@@ -40,8 +43,19 @@ export type MasterOptions = {
   readonly deadLetters: DeadLettersOptions;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
+  readonly schedules: ScheduleSettings;
   /** For the robots.txt of hosts whose pages others fetch. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
+};
+
+/** All in milliseconds. */
+export type ScheduleSettings = {
+  /** Two ticks of a schedule are never closer to each other. */
+  readonly minIntervalMs: number;
+  /** How late a tick may be recorded without having been missed. */
+  readonly missedAfterMs: number;
+  /** How long ticks that have ended are kept. */
+  readonly keptForMs: number;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -64,7 +78,13 @@ export class Master implements Service {
     this.#logger = logger;
     const { namespace, leaseMs } = options;
     const store = new Store(
-      { uri: options.mongodbUri, namespace, leaseTtlMs: leaseMs, deadLetters: options.deadLetters },
+      {
+        uri: options.mongodbUri,
+        namespace,
+        leaseTtlMs: leaseMs,
+        deadLetters: options.deadLetters,
+        ticksKeptForMs: options.schedules.keptForMs,
+      },
       { logger },
     );
     // Instants that masters and workers compare are read off one clock: the database server's.
@@ -84,6 +104,11 @@ export class Master implements Service {
     const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
     const nodes = new NodeMonitor({ nodes: store.nodes, bus, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
+    const starter = new TickStarter({ store, crawls, bus, clock, logger });
+    const schedules = new ScheduleService(
+      { store, crawls, starter, clock },
+      { minIntervalMs: options.schedules.minIntervalMs },
+    );
     const deadLetters = new DeadLetterService({ store, bus, clock, logger });
     const foreign = new ForeignWorkers({
       masterId: id,
@@ -119,7 +144,10 @@ export class Master implements Service {
     this.#bus = bus;
     this.#api = new ApiServer(
       { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
-      { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReasons, metrics, clock, logger },
+      {
+        ...{ store, bus, crawls, deadLetters, nodes, feed, spiders, schedules },
+        ...{ waitReasons, metrics, clock, logger },
+      },
     );
     this.#working = [
       feed,
@@ -127,6 +155,10 @@ export class Master implements Service {
       foreign,
       new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
+      new ScheduleRunner(
+        { store, starter, clock, logger },
+        { missedAfterMs: options.schedules.missedAfterMs },
+      ),
       new Janitor({ store, bus, crawls, clock, logger }),
       dispatching,
     ];

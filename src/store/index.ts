@@ -1,5 +1,5 @@
 export type { Archive } from "./archive.js";
-export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
+export type { CrawlEnd, CrawlNodes, CrawlOrigin, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
   DeadLetterFilter,
@@ -41,10 +41,22 @@ export type { Notification, Notifications } from "./notifications.js";
 export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
+export type {
+  EndStatus,
+  Follows,
+  MissedPolicy,
+  Overlap,
+  ScheduleRecord,
+  ScheduleSpec,
+  Schedules,
+} from "./schedules.js";
+export { END_STATUSES, MISSED_POLICIES, OVERLAPS } from "./schedules.js";
 export type { ServerClock } from "./server-clock.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";
 export { STORE_DEFAULTS, Store } from "./store.js";
+export type { NewTick, TickCause, TickRecord, TickSkipReason, TickState, Ticks } from "./ticks.js";
+export { SKIP_REASONS, TICK_STATES } from "./ticks.js";
 export type { ListedState, UrlList, UrlListOptions, UrlRecord, UrlRow } from "./url-list.js";
 export { LISTED_STATES } from "./url-list.js";
 export type { UrlRounds } from "./url-rounds.js";

@@ -25,8 +25,10 @@ import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
+import { type ScheduleDocument, Schedules } from "./schedules.js";
 import { ServerClock } from "./server-clock.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
+import { type TickDocument, Ticks } from "./ticks.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
 import { UrlRounds } from "./url-rounds.js";
@@ -46,6 +48,8 @@ export type StoreOptions = {
   readonly retryForMs: number;
   /** How long one operation waits for a primary, in milliseconds. @default 10_000 */
   readonly serverSelectionMs: number;
+  /** How long ticks of schedules are kept once they have ended, in milliseconds. @default 30 days */
+  readonly ticksKeptForMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
 };
@@ -57,6 +61,7 @@ export const STORE_DEFAULTS = {
   maxConnections: 32,
   retryForMs: 20_000,
   serverSelectionMs: 10_000,
+  ticksKeptForMs: 30 * 86_400_000,
 } satisfies Omit<StoreOptions, "uri">;
 
 export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
@@ -94,6 +99,8 @@ export class Store implements Service {
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
   readonly spiders: Spiders;
+  readonly schedules: Schedules;
+  readonly ticks: Ticks;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -177,6 +184,15 @@ export class Store implements Service {
       options.deadLetters,
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
+    this.ticks = new Ticks(db.collection<TickDocument>("ticks"), retrier, {
+      keptForMs: options.ticksKeptForMs,
+    });
+    this.schedules = new Schedules({
+      client: this.#client,
+      schedules: db.collection<ScheduleDocument>("schedules"),
+      ticks: this.ticks,
+      retrier,
+    });
     this.serverClock = new ServerClock(db, clock);
   }
 

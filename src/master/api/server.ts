@@ -20,6 +20,7 @@ import { notificationRoutes } from "./notifications.js";
 import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
+import { scheduleRoutes } from "./schedules.js";
 import { spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
@@ -153,6 +154,7 @@ export class ApiServer implements Service {
         spiderRoutes(api, parts);
         nodeRoutes(api, parts);
         notificationRoutes(api, parts);
+        scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
