@@ -337,6 +337,13 @@ export const SETTINGS = {
     parse: wholeNumber(1, 36_500),
     fallback: "30",
   }),
+  scheduleMaxChain: setting({
+    flag: "schedule-max-chain",
+    value: "N",
+    help: "crawls that follow one another by schedules; then the next one is left out",
+    parse: wholeNumber(1, 1_000),
+    fallback: "10",
+  }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
     value: "MS",

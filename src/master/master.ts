@@ -12,6 +12,7 @@ import { bundledSpiders } from "../spiders/index.js";
 import { type DeadLettersOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
 import { BusCalls } from "./bus-calls.js";
+import { CrawlEnds } from "./crawl-ends.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DeadLetterService } from "./dead-letter-service.js";
@@ -48,7 +49,7 @@ export type MasterOptions = {
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
 
-/** All in milliseconds. */
+/** Times in milliseconds. */
 export type ScheduleSettings = {
   /** Two ticks of a schedule are never closer to each other. */
   readonly minIntervalMs: number;
@@ -56,6 +57,8 @@ export type ScheduleSettings = {
   readonly missedAfterMs: number;
   /** How long ticks that have ended are kept. */
   readonly keptForMs: number;
+  /** Crawls that follow one another at most. */
+  readonly maxChain: number;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -158,6 +161,10 @@ export class Master implements Service {
       new ScheduleRunner(
         { store, starter, clock, logger },
         { missedAfterMs: options.schedules.missedAfterMs },
+      ),
+      new CrawlEnds(
+        { store, starter, feed, listeners: [], clock, logger },
+        { maxChain: options.schedules.maxChain },
       ),
       new Janitor({ store, bus, crawls, clock, logger }),
       dispatching,
