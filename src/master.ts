@@ -10,11 +10,13 @@ import {
   type SettingName,
 } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
+import { ConfigError } from "./lib/errors.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
 import { VERSION } from "./lib/version.js";
+import type { MailServerOptions } from "./master/mail-server.js";
 import { Master } from "./master/master.js";
 
 const PROGRAM = {
@@ -40,12 +42,20 @@ const PROGRAM = {
     "scheduleMissedAfterMs",
     "scheduleHistoryDays",
     "scheduleMaxChain",
+    "smtpUrl",
+    "smtpFrom",
     ...FETCH_SETTINGS,
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
   ] as const satisfies readonly SettingName[],
 };
+
+function mailOf({ smtpUrl, smtpFrom }: Config<"smtpUrl" | "smtpFrom">): MailServerOptions | undefined {
+  if (smtpUrl === undefined) return undefined;
+  if (smtpFrom === undefined) throw new ConfigError("WARREN_SMTP_FROM is needed with WARREN_SMTP_URL");
+  return { url: smtpUrl, from: smtpFrom };
+}
 
 await main(async () => {
   const config: Config<(typeof PROGRAM.settings)[number]> = readConfig(
@@ -81,6 +91,7 @@ await main(async () => {
         keptForMs: config.scheduleHistoryDays * DAY_MS,
         maxChain: config.scheduleMaxChain,
       },
+      mail: mailOf(config),
       fetcher: fetcherOptionsOf(config),
     },
     { logger, metrics },

@@ -114,6 +114,29 @@ function namespace(value: string): string {
   return value;
 }
 
+function smtpUrl(value: string): string {
+  const url = urlOf(value, ["smtp://", "smtps://"], "smtps://user:password@host:465");
+  if (!URL.canParse(url)) {
+    throw new Error(
+      `is not a URL: "${withoutPassword(url)}"; in a user or password, "/", "?", "#", "@" and ":" must be percent-encoded`,
+    );
+  }
+  const { hostname, pathname, search, username, password } = new URL(url);
+  if (hostname === "" || (pathname !== "" && pathname !== "/") || search !== "") {
+    throw new Error(`must have a host, and neither path nor query: "${withoutPassword(url)}"`);
+  }
+  for (const part of [username, password]) decodeURIComponent(part);
+  return url;
+}
+
+function mailSender(value: string): string {
+  // No line break, and no second address: headers are made of it.
+  if (!/^(?:[^<>,;:\r\n"@]*<[^\s<>,;@]+@[^\s<>,;@]+>|[^\s<>,;@]+@[^\s<>,;@]+)$/.test(value.trim())) {
+    throw new Error(`must be user@host or Name <user@host>, not "${value}"`);
+  }
+  return value.trim();
+}
+
 export const DAY_MS = 86_400_000;
 
 /** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
@@ -343,6 +366,18 @@ export const SETTINGS = {
     help: "crawls that follow one another by schedules; then the next one is left out",
     parse: wholeNumber(1, 1_000),
     fallback: "10",
+  }),
+  smtpUrl: optional({
+    flag: "smtp-url",
+    value: "URL",
+    help: "mail server for notifications, smtp:// or smtps://, with user:password@ if it wants them; better given by the variable, which others cannot see",
+    parse: smtpUrl,
+  }),
+  smtpFrom: optional({
+    flag: "smtp-from",
+    value: "ADDRESS",
+    help: "sender of these mails: user@host, or Name <user@host>",
+    parse: mailSender,
   }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",

@@ -21,7 +21,12 @@ import { EventFeed } from "./event-feed.js";
 import { ForeignGate } from "./foreign-gate.js";
 import { ForeignWorkers } from "./foreign-workers.js";
 import { Janitor } from "./janitor.js";
+import { MailSender } from "./mail-sender.js";
+import { MailServer, type MailServerOptions } from "./mail-server.js";
 import { NodeMonitor } from "./node-monitor.js";
+import { NotificationRuleService } from "./notification-rule-service.js";
+import { NotificationWatch } from "./notification-watch.js";
+import { type Deliveries, Notifier } from "./notifier.js";
 import { ScheduleRunner } from "./schedule-runner.js";
 import { ScheduleService } from "./schedule-service.js";
 import { SpiderCatalog } from "./spider-catalog.js";
@@ -45,6 +50,8 @@ export type MasterOptions = {
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
   readonly schedules: ScheduleSettings;
+  /** Undefined: no mails are sent. */
+  readonly mail: MailServerOptions | undefined;
   /** For the robots.txt of hosts whose pages others fetch. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
@@ -112,6 +119,13 @@ export class Master implements Service {
       { store, crawls, starter, clock },
       { minIntervalMs: options.schedules.minIntervalMs },
     );
+    const deliveries = undefined as Deliveries | undefined;
+    const { mail } = options;
+    const notifier = new Notifier({ store, deliveries, bus, clock, logger });
+    const notificationRules = new NotificationRuleService(
+      { store, clock },
+      { hasMail: mail !== undefined, hasWebhooks: deliveries !== undefined },
+    );
     const deadLetters = new DeadLetterService({ store, bus, clock, logger });
     const foreign = new ForeignWorkers({
       masterId: id,
@@ -148,7 +162,7 @@ export class Master implements Service {
     this.#api = new ApiServer(
       { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
       {
-        ...{ store, bus, crawls, deadLetters, nodes, feed, spiders, schedules },
+        ...{ store, bus, crawls, deadLetters, nodes, feed, spiders, schedules, notificationRules },
         ...{ waitReasons, metrics, clock, logger },
       },
     );
@@ -163,9 +177,13 @@ export class Master implements Service {
         { missedAfterMs: options.schedules.missedAfterMs },
       ),
       new CrawlEnds(
-        { store, starter, feed, listeners: [], clock, logger },
+        { store, starter, feed, listeners: [notifier], clock, logger },
         { maxChain: options.schedules.maxChain },
       ),
+      new NotificationWatch({ store, notifier, clock, logger }),
+      ...(mail === undefined
+        ? []
+        : [new MailSender({ store, server: new MailServer(mail, clock), clock, logger })]),
       new Janitor({ store, bus, crawls, clock, logger }),
       dispatching,
     ];

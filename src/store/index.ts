@@ -21,11 +21,14 @@ export type { Files } from "./files.js";
 export type { MongoHostStates } from "./host-states.js";
 export type { Items } from "./items.js";
 export type { HeldShards, Leases, LeaseView } from "./leases.js";
+export type { DueMail, MailRecord, MailState, Mails, NewMail } from "./mails.js";
+export { MAIL_STATES } from "./mails.js";
 export type { Admission, Admitted, FoundUrl } from "./mongo-frontier.js";
 export { MongoFrontier } from "./mongo-frontier.js";
 export type { MongoResultSink } from "./mongo-result-sink.js";
 export type { MongoRobotsStore } from "./mongo-robots-store.js";
 export type {
+  GoneNode,
   HeartbeatAnswer,
   HeartbeatOutcome,
   NodeHeartbeat,
@@ -37,6 +40,15 @@ export type {
   WantedConfiguration,
 } from "./nodes.js";
 export { NODE_STATUSES } from "./nodes.js";
+export type {
+  NotificationRules,
+  RuleChannel,
+  RuleEvent,
+  RuleRecord,
+  RuleSpec,
+  RuleThresholds,
+} from "./notification-rules.js";
+export { RULE_EVENTS } from "./notification-rules.js";
 export type { Notification, Notifications } from "./notifications.js";
 export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";

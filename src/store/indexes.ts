@@ -84,6 +84,12 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "newest-first", key: { at: -1, _id: -1 } },
     { name: "expiry", key: { at: 1 }, expireAfterSeconds: 30 * 86_400 },
   ],
+  notificationRules: [{ name: "about", key: { on: 1 } }],
+  mails: [
+    { name: "due", key: { nextAt: 1 }, partialFilterExpression: { state: "waiting" } },
+    { name: "newest", key: { at: -1, _id: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
   robots: [{ name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 }],
 };
 

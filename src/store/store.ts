@@ -16,10 +16,12 @@ import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
 import { type ItemDocument, Items } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
+import { type MailDocument, Mails } from "./mails.js";
 import { MongoFrontier } from "./mongo-frontier.js";
 import { MongoResultSink } from "./mongo-result-sink.js";
 import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
 import { type NodeDocument, Nodes } from "./nodes.js";
+import { NotificationRules, type RuleDocument } from "./notification-rules.js";
 import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
@@ -96,6 +98,8 @@ export class Store implements Service {
   readonly nodes: Nodes;
   readonly leases: Leases;
   readonly notifications: Notifications;
+  readonly notificationRules: NotificationRules;
+  readonly mails: Mails;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
   readonly spiders: Spiders;
@@ -179,6 +183,8 @@ export class Store implements Service {
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
     this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
+    this.notificationRules = new NotificationRules(db.collection<RuleDocument>("notificationRules"), retrier);
+    this.mails = new Mails(db.collection<MailDocument>("mails"), retrier);
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
