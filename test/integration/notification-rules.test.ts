@@ -224,7 +224,7 @@ describe("a threshold", () => {
     await master.finish(id);
     await masterOf().ends.look();
     await masterOf().watch.look();
-    const [takes, without] = await titles();
+    const [without, takes] = await titles();
     expect(takes).toMatch(/takes .* s, more than 0\.0 s$/);
     expect(without).toBe(`Crawl ${id} has finished without an item`);
     expect(await titles()).toHaveLength(2);
