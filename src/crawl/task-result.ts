@@ -4,7 +4,7 @@ import type { HostNote } from "./dispatch/host-state.js";
 import type { FetchedBody } from "./fetch/fetcher.js";
 import type { Ending, NewUrl } from "./frontier.js";
 import type { Outcome } from "./outcome.js";
-import type { ArchiveRecord, FileRecord, ItemRecord, PageRecord } from "./records.js";
+import type { ArchiveRecord, FileRecord, InvalidItemRecord, ItemRecord, PageRecord } from "./records.js";
 import type { NextVisit, Visit } from "./revisit.js";
 import type { Task, TaskEnd } from "./task.js";
 
@@ -14,6 +14,8 @@ export type TaskResult = {
   readonly end: TaskEnd;
   readonly pages: readonly PageRecord[];
   readonly items: readonly ItemRecord[];
+  /** Those that their spider's schema refused; absent when there are none. */
+  readonly invalidItems?: readonly InvalidItemRecord[];
   readonly files: readonly FileRecord[];
   readonly links: readonly NewUrl[];
   /** What went over the wire, of a crawl that is archived. */
@@ -26,6 +28,7 @@ export type TaskResult = {
 export type Findings = {
   pages: PageRecord[];
   items: ItemRecord[];
+  invalidItems: InvalidItemRecord[];
   files: FileRecord[];
   links: Map<string, NewUrl>;
   /** Of a URL that is done, in a crawl that fetches it again. */
@@ -39,33 +42,46 @@ export type Findings = {
 };
 
 export function nothingFound(): Findings {
-  return { pages: [], items: [], files: [], links: new Map() };
+  return { pages: [], items: [], invalidItems: [], files: [], links: new Map() };
 }
+
+/** What of a task its end is made of. Of one that was fetched elsewhere nobody knows what its lane asks. */
+export type EndedTask = Pick<Task, "id" | "crawl" | "host" | "token" | "attempts"> &
+  Partial<Pick<Task, "delayMs" | "maxBytesPerSecond">>;
+
+export type TaskResultsOptions = {
+  /** The id of the node that ran the tasks. @default nobody did */
+  readonly node?: string;
+  /** Whether an end stays known by its task, for results that may be handed in twice. @default false */
+  readonly areRemembered?: boolean;
+};
 
 /** Puts what tasks came to into records. */
 export class TaskResults {
-  readonly #node: string;
+  readonly #options: TaskResultsOptions;
   /** Crawl delays that were told lately, so that each host's is not told with every page. */
   readonly #notedDelays = new LRUCache<string, number>({ max: 50_000 });
 
-  /** @param node the id of the node that runs the tasks */
-  constructor(node: string) {
-    this.#node = node;
+  constructor(options: TaskResultsOptions) {
+    this.#options = options;
   }
 
   /** @param nextVisit when the URL has ended and is to be fetched again */
-  of(task: Task, findings: Findings, outcome: Outcome, nextVisit?: NextVisit): TaskResult {
-    const { pages, items, files, links } = findings;
+  of(task: EndedTask, findings: Findings, outcome: Outcome, nextVisit?: NextVisit): TaskResult {
+    const { pages, items, invalidItems, files, links } = findings;
+    const { node, areRemembered = false } = this.#options;
     const end = endOf(task, outcome, findings, nextVisit);
     const hostState = this.#hostStateOf(task, end);
     return {
       ending: {
-        ...endingOf(task, outcome, items.length, files.length, nextVisit),
-        ...(outcome.state !== "done" && { node: this.#node }),
+        ...endingOf(task, outcome, findings, nextVisit),
+        ...(outcome.state !== "done" && node !== undefined && { node }),
+        ...(areRemembered && { isRemembered: true as const }),
       },
       end,
       pages,
       items,
+      ...(invalidItems.length > 0 && { invalidItems }),
       files,
       links: [...links.values()],
       ...(hostState !== undefined && { hostState }),
@@ -73,10 +89,12 @@ export class TaskResults {
   }
 
   /** What is new about the host and must outlive the dispatcher that hears of it. */
-  #hostStateOf(task: Task, end: TaskEnd): HostNote | undefined {
+  #hostStateOf(task: EndedTask, end: TaskEnd): HostNote | undefined {
     const { backoffUntil, crawlDelayMs, endedAt, fetchMs, owedMs } = end;
     const isNewDelay = crawlDelayMs !== undefined && this.#notedDelays.get(task.host) !== crawlDelayMs;
-    const hasDelay = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
+    // Where nobody knows the delay there may be one.
+    const { delayMs = 1 } = task;
+    const hasDelay = (delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
     const debt =
       owedMs === undefined || fetchMs === undefined ? undefined : { from: endedAt - fetchMs, ms: owedMs };
     if (!isNewDelay && !hasDelay && debt === undefined && backoffUntil === undefined) return undefined;
@@ -93,10 +111,9 @@ export class TaskResults {
 }
 
 function endingOf(
-  task: Task,
+  task: EndedTask,
   outcome: Outcome,
-  items: number,
-  files: number,
+  { items, invalidItems, files }: Findings,
   nextVisit: NextVisit | undefined,
 ): Ending {
   const { statusCode } = outcome;
@@ -120,14 +137,20 @@ function endingOf(
     state: outcome.state,
     ...(outcome.state !== "done" && { reason: outcome.reason }),
     ...(outcome.state !== "done" && outcome.error !== undefined && { error: outcome.error }),
-    items,
-    files,
+    items: items.length,
+    ...(invalidItems.length > 0 && { invalidItems: invalidItems.length }),
+    files: files.length,
     ...(outcome.state === "done" && outcome.isUnchanged === true && { isUnchanged: true }),
     ...(nextVisit !== undefined && { nextVisit }),
   };
 }
 
-function endOf(task: Task, outcome: Outcome, findings: Findings, nextVisit: NextVisit | undefined): TaskEnd {
+function endOf(
+  task: EndedTask,
+  outcome: Outcome,
+  findings: Findings,
+  nextVisit: NextVisit | undefined,
+): TaskEnd {
   const { endedAt, backoffUntil, trouble, statusCode } = outcome;
   const { crawlDelayMs, fetchBeganAt, body } = findings;
   return {
@@ -150,6 +173,6 @@ function endOf(task: Task, outcome: Outcome, findings: Findings, nextVisit: Next
   };
 }
 
-function identityOf({ id, crawl, token }: Task): Pick<Task, "id" | "crawl" | "token"> {
+function identityOf({ id, crawl, token }: EndedTask): Pick<Task, "id" | "crawl" | "token"> {
   return { id, crawl, token };
 }

@@ -137,6 +137,21 @@ function mailSender(value: string): string {
   return value.trim();
 }
 
+function labelsOf(value: string): Readonly<Record<string, string>> {
+  const pairs = value.split(",").flatMap((part): [string, string][] => {
+    if (part.trim() === "") return [];
+    const [, name, text] = /^\s*([A-Za-z0-9][A-Za-z0-9_-]{0,62})=(.{0,200}?)\s*$/s.exec(part) ?? [];
+    if (name === undefined || text === undefined) {
+      throw new Error(
+        `must be labels such as zone=eu,disk=ssd (names of letters, digits, "_" and "-"; values of 200 characters at most), not "${part.trim()}"`,
+      );
+    }
+    return [[name, text]];
+  });
+  if (pairs.length > 50) throw new Error(`must be at most 50 labels, not ${pairs.length}`);
+  return Object.fromEntries(pairs);
+}
+
 export const DAY_MS = 86_400_000;
 
 /** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
@@ -208,6 +223,19 @@ export const SETTINGS = {
     parse: wholeNumber(1, 1_000),
     fallback: "32",
   }),
+  runs: setting({
+    flag: "runs",
+    value: "N",
+    help: "spiders that run as a whole at once in this worker",
+    parse: wholeNumber(0, 1_000),
+    fallback: "4",
+  }),
+  labels: optional({
+    flag: "labels",
+    value: "NAME=VALUE[,…]",
+    help: "labels of this node, by which crawls may select it; without it, it keeps those that it had",
+    parse: labelsOf,
+  }),
   host: setting({
     flag: "host",
     value: "ADDRESS",
@@ -268,6 +296,41 @@ export const SETTINGS = {
     help: `one of ${LOG_LEVELS.join(", ")}`,
     parse: oneOf<LogLevel>(LOG_LEVELS),
     fallback: "info",
+  }),
+  crawlLogLevel: setting({
+    flag: "crawl-log-level",
+    value: "LEVEL",
+    help: "lowest level of the lines kept of what spiders log",
+    parse: oneOf<LogLevel>(LOG_LEVELS),
+    fallback: "info",
+  }),
+  crawlLogDiskBytes: setting({
+    flag: "crawl-log-disk-bytes",
+    value: "BYTES",
+    help: "crawls' logs in a worker's data directory; the oldest go first",
+    parse: wholeNumber(65_536),
+    fallback: String(256 * 2 ** 20),
+  }),
+  crawlLogFileBytes: setting({
+    flag: "crawl-log-file-bytes",
+    value: "BYTES",
+    help: "size at which a file of them is followed by the next",
+    parse: wholeNumber(4_096, 2 ** 28),
+    fallback: String(4 * 2 ** 20),
+  }),
+  crawlLogDays: setting({
+    flag: "crawl-log-days",
+    value: "DAYS",
+    help: "how long lines of crawls' logs are kept in MongoDB",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  crawlLogMaxBytes: setting({
+    flag: "crawl-log-max-bytes",
+    value: "BYTES",
+    help: "one crawl's log in MongoDB; the oldest lines go first. The same for all masters",
+    parse: wholeNumber(65_536),
+    fallback: String(256 * 2 ** 20),
   }),
   shutdownTimeoutMs: setting({
     flag: "shutdown-timeout-ms",
@@ -559,6 +622,54 @@ export const SETTINGS = {
     parse: wholeNumber(1_024, 2 ** 30),
     fallback: String(32 * 2 ** 20),
   }),
+  spiderTimeoutMs: setting({
+    flag: "spider-timeout-ms",
+    value: "MS",
+    help: "longest time for a spider to deal with one page",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  moduleProcesses: optional({
+    flag: "module-processes",
+    value: "N",
+    help: "processes of each spider that is a module, at most; without it, one for each core",
+    parse: wholeNumber(1, 1_000),
+  }),
+  moduleMemoryMb: setting({
+    flag: "module-memory-mb",
+    value: "MIB",
+    help: "memory of each of them, in MiB; one that takes more is ended, and its page fails",
+    parse: wholeNumber(128, 2 ** 20),
+    fallback: "512",
+  }),
+  modulePages: setting({
+    flag: "module-pages",
+    value: "N",
+    help: "pages that may be in one of them at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "16",
+  }),
+  moduleLogLines: setting({
+    flag: "module-log-lines",
+    value: "N",
+    help: "lines that a module may log for one page; the others are counted",
+    parse: wholeNumber(0, 1_000_000),
+    fallback: "1000",
+  }),
+  moduleLoadTimeoutMs: setting({
+    flag: "module-load-timeout-ms",
+    value: "MS",
+    help: "longest time for loading a module, with all that it imports",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "20000",
+  }),
+  moduleIdleMs: setting({
+    flag: "module-idle-ms",
+    value: "MS",
+    help: "how long a module's process is kept that has nothing to do",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "60000",
+  }),
   maxAttempts: setting({
     flag: "max-attempts",
     value: "N",
@@ -572,6 +683,61 @@ export const SETTINGS = {
     help: "workers that a URL may end before it counts as failed, as poison; the same for all workers",
     parse: wholeNumber(1, 100),
     fallback: "3",
+  }),
+  uploadBytes: setting({
+    flag: "upload-bytes",
+    value: "BYTES",
+    help: "largest upload of a spider's code, packed as it comes",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(32 * 2 ** 20),
+  }),
+  codeBytes: setting({
+    flag: "code-bytes",
+    value: "BYTES",
+    help: "bytes of all files of one version of a spider",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(64 * 2 ** 20),
+  }),
+  codeFileBytes: setting({
+    flag: "code-file-bytes",
+    value: "BYTES",
+    help: "bytes of one of these files",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(32 * 2 ** 20),
+  }),
+  codeFiles: setting({
+    flag: "code-files",
+    value: "N",
+    help: "files of one version of a spider, folders counted",
+    parse: wholeNumber(1, 100_000),
+    fallback: "2000",
+  }),
+  codeVersions: setting({
+    flag: "code-versions",
+    value: "N",
+    help: "newest versions of each spider that a worker keeps on its disk, besides those that it uses",
+    parse: wholeNumber(1, 10_000),
+    fallback: "3",
+  }),
+  codeDiskBytes: setting({
+    flag: "code-disk-bytes",
+    value: "BYTES",
+    help: "disk that spiders' code may take on a worker, with all that was installed for it",
+    parse: wholeNumber(2 ** 20, 2 ** 50),
+    fallback: String(4 * 2 ** 30),
+  }),
+  installTimeoutMs: setting({
+    flag: "install-timeout-ms",
+    value: "MS",
+    help: "longest time for installing what a version of a spider needs",
+    parse: wholeNumber(1_000, DAY_MS),
+    fallback: "600000",
+  }),
+  installScripts: setting({
+    flag: "install-scripts",
+    help: "run the scripts that npm packages bring for their installation",
+    parse: onOff,
+    fallback: "false",
   }),
   retryDelayMs: setting({
     flag: "retry-delay-ms",
@@ -738,6 +904,17 @@ export const FETCH_SETTINGS = [
   "maxConnectionsPerHost",
   "maxHosts",
   "fetchCaFile",
+] as const satisfies readonly SettingName[];
+
+/** What spiders that are modules may take. */
+export const MODULE_SETTINGS = [
+  "spiderTimeoutMs",
+  "moduleProcesses",
+  "moduleMemoryMb",
+  "modulePages",
+  "moduleLogLines",
+  "moduleLoadTimeoutMs",
+  "moduleIdleMs",
 ] as const satisfies readonly SettingName[];
 
 /** The part of them that is not the URLs, as the bus takes it. */

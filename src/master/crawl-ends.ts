@@ -30,6 +30,8 @@ export type CrawlEndsParts = {
   readonly logger: Logger;
 };
 
+const ENDS: ReadonlySet<string> = new Set(["crawl.finished", "crawl.failed", "crawl.closed"]);
+
 /** By how much the clocks of a database and of who ended a crawl may differ, in milliseconds. */
 const CLOCKS_DIFFER_MS = 5_000;
 
@@ -65,7 +67,7 @@ export class CrawlEnds implements Service {
     this.#loop = loop;
     this.#unsubscribe = feed.on("crawl.*", (events) => {
       if (this.#stopTimer !== undefined) return;
-      if (!events.some(({ type }) => type === "crawl.finished" || type === "crawl.closed")) return;
+      if (!events.some(({ type }) => ENDS.has(type))) return;
       this.#stopTimer = clock.after(Math.random() * jitterMs, () => {
         this.#stopTimer = undefined;
         void loop.runNow();

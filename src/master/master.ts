@@ -11,6 +11,7 @@ import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type DeadLettersOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
+import type { SpiderUploadOptions } from "./api/spiders.js";
 import { BusCalls } from "./bus-calls.js";
 import { CrawlEnds } from "./crawl-ends.js";
 import { CrawlService } from "./crawl-service.js";
@@ -47,11 +48,15 @@ export type MasterOptions = {
   readonly hostPatienceMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** What one crawl's log may take in the database, in bytes. */
+  readonly crawlLogMaxBytes: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
   readonly schedules: ScheduleSettings;
   /** Undefined: no mails are sent. */
   readonly mail: MailServerOptions | undefined;
+  /** How much code of a spider may be uploaded. */
+  readonly uploads: SpiderUploadOptions;
   /** For the robots.txt of hosts whose pages others fetch. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
@@ -153,14 +158,21 @@ export class Master implements Service {
     );
     const waitReasons = new WaitReasons({
       hosts: store.hosts,
-      capacity: () => nodes.capacity(),
+      capacity: (selection) => nodes.capacity(selection),
       dispatcherSays: (crawl, host) => dispatching.waitReason(crawl, host),
       clock,
     });
     this.#store = store;
     this.#bus = bus;
     this.#api = new ApiServer(
-      { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
+      {
+        host: options.host,
+        port: options.port,
+        tokens: options.tokens,
+        namespace,
+        version: options.version,
+        uploads: options.uploads,
+      },
       {
         ...{ store, bus, crawls, deadLetters, nodes, feed, spiders, schedules, notificationRules },
         ...{ waitReasons, metrics, clock, logger },
@@ -184,7 +196,7 @@ export class Master implements Service {
       ...(mail === undefined
         ? []
         : [new MailSender({ store, server: new MailServer(mail, clock), clock, logger })]),
-      new Janitor({ store, bus, crawls, clock, logger }),
+      new Janitor({ store, bus, crawls, clock, logger }, { crawlLogMaxBytes: options.crawlLogMaxBytes }),
       dispatching,
     ];
   }

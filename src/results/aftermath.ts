@@ -1,3 +1,4 @@
+import { type CrawlCounts, NO_COUNTS } from "../crawl/crawl.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Store } from "../store/index.js";
 import type { CommittedGroup } from "./committer.js";
@@ -42,16 +43,7 @@ export class Aftermath {
   }
 }
 
-type Counts = {
-  queued: number;
-  active: number;
-  done: number;
-  failed: number;
-  skipped: number;
-  items: number;
-  files: number;
-  bytes: number;
-};
+type Counts = { -readonly [Name in keyof CrawlCounts]: number };
 
 /** What a group changes in the live counts, by crawl. */
 function countsOf({ members, applied, links }: CommittedGroup<unknown>): Map<string, Counts> {
@@ -59,7 +51,7 @@ function countsOf({ members, applied, links }: CommittedGroup<unknown>): Map<str
   const of = (crawl: string): Counts => {
     let known = counts.get(crawl);
     if (known === undefined) {
-      known = { queued: 0, active: 0, done: 0, failed: 0, skipped: 0, items: 0, files: 0, bytes: 0 };
+      known = { ...NO_COUNTS };
       counts.set(crawl, known);
     }
     return known;
@@ -71,6 +63,7 @@ function countsOf({ members, applied, links }: CommittedGroup<unknown>): Map<str
     delta.active -= 1;
     delta[result.ending.state] += 1;
     delta.items += result.items.length;
+    delta.invalidItems += result.invalidItems?.length ?? 0;
     delta.files += result.files.length;
     for (const page of result.pages) delta.bytes += page.bytes;
   }

@@ -1,5 +1,12 @@
 export type { Archive } from "./archive.js";
-export type { CrawlEnd, CrawlNodes, CrawlOrigin, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
+export type {
+  CrawlLogQuery,
+  CrawlLogSource,
+  CrawlLogs,
+  CrawlLogsOptions,
+  StoredLogLine,
+} from "./crawl-logs.js";
+export type { CrawlEnd, CrawlOrigin, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
   DeadLetterFilter,
@@ -36,6 +43,7 @@ export type {
   NodeRow,
   NodeStatus,
   Nodes,
+  TakingNode,
   WantedChange,
   WantedConfiguration,
 } from "./nodes.js";
@@ -53,6 +61,7 @@ export type { Notification, Notifications } from "./notifications.js";
 export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
+export type { HeldRun, RunFilter, RunRow, RunStop, Runs } from "./runs.js";
 export type {
   EndStatus,
   Follows,
@@ -64,6 +73,7 @@ export type {
 } from "./schedules.js";
 export { END_STATUSES, MISSED_POLICIES, OVERLAPS } from "./schedules.js";
 export type { ServerClock } from "./server-clock.js";
+export type { SpiderVersions, StoredFile, StoredVersion, VersionRow } from "./spider-versions.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";
 export { STORE_DEFAULTS, Store } from "./store.js";

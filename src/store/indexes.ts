@@ -62,6 +62,17 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-digest", key: { digest: 1, at: -1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
+  crawlLogs: [
+    // Warnings and worse, without reading the lines between them.
+    {
+      name: "severe",
+      key: { _id: 1, level: 1 },
+      partialFilterExpression: { level: { $gte: 40 } },
+    },
+    { name: "by-node", key: { node: 1, _id: 1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
+  crawlLogHeads: [{ name: "by-bytes", key: { bytes: 1 } }],
   "contents.files": [
     {
       name: "by-sha256",
@@ -69,6 +80,18 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       unique: true,
       partialFilterExpression: { "metadata.sha256": { $exists: true } },
     },
+  ],
+  "code.files": [
+    {
+      name: "by-sha256",
+      key: { "metadata.sha256": 1 },
+      unique: true,
+      partialFilterExpression: { "metadata.sha256": { $exists: true } },
+    },
+  ],
+  spiderVersions: [
+    { name: "newest", key: { spider: 1, version: -1 } },
+    { name: "by-content", key: { "files.contentId": 1 } },
   ],
   files: [{ name: "by-content", key: { contentId: 1 } }],
   // Pages of a crawl whose text may be like another's.
@@ -79,6 +102,15 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-waiting", key: { waiting: 1 } },
     { name: "by-crawl", key: { crawl: 1 } },
     { name: "by-age", key: { at: 1 } },
+  ],
+  runs: [
+    { name: "by-crawl", key: { crawl: 1, state: 1 } },
+    // What waits for a node, and whose node may be lost.
+    {
+      name: "open",
+      key: { state: 1, node: 1, createdAt: 1 },
+      partialFilterExpression: { state: { $in: ["queued", "active"] } },
+    },
   ],
   notifications: [
     { name: "newest-first", key: { at: -1, _id: -1 } },

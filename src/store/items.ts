@@ -47,6 +47,11 @@ export class Items {
     });
   }
 
+  /** Removes those whose ids begin so. */
+  async removeOf(prefix: string): Promise<void> {
+    await this.#items.deleteMany({ _id: startingWith(prefix) });
+  }
+
   async list(crawl: string, options: ListOptions = {}): Promise<ListPage<ItemRecord>> {
     const { limit = DEFAULT_LIST_LIMIT, cursor } = options;
     const after = cursor === undefined ? undefined : `${crawl}:${decodeCursor(cursor, position)}`;
@@ -70,6 +75,12 @@ export class Items {
       await documents.close();
     }
   }
+}
+
+/** Ids that begin with a text: up to the text whose last character is the next one. */
+export function startingWith(prefix: string): { $gte: string; $lt: string } {
+  const last = prefix.charCodeAt(prefix.length - 1);
+  return { $gte: prefix, $lt: prefix.slice(0, -1) + String.fromCharCode(last + 1) };
 }
 
 function rangeOf(crawl: string, after: string | undefined) {

@@ -2,12 +2,14 @@ import type { FileRecord, ResultSink } from "../crawl/records.js";
 import type { Archive } from "./archive.js";
 import type { MongoFileStore } from "./file-store.js";
 import type { Files } from "./files.js";
+import type { InvalidItems } from "./invalid-items.js";
 import type { Items } from "./items.js";
 import type { Pages } from "./pages.js";
 
 export type MongoResultSinkParts = {
   readonly pages: Pages;
   readonly items: Items;
+  readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: Pick<MongoFileStore, "discard" | "release">;
   readonly archive: Archive;
@@ -22,16 +24,23 @@ export class MongoResultSink implements ResultSink {
   }
 
   async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
-    const { pages, items, files, archive } = this.#parts;
+    const { pages, items, invalidItems, files, archive } = this.#parts;
     const storing: Promise<unknown>[] = [];
     if (results.pages.length > 0) storing.push(pages.store(results.pages));
     if (results.items.length > 0) storing.push(items.store(results.items));
+    if (results.invalidItems !== undefined) storing.push(invalidItems.store(results.invalidItems));
     if (results.files.length > 0) {
       const unused = files.store(results.files);
       storing.push(unused.then((records) => this.#letGo(results.files, records)));
     }
     if (results.archive !== undefined) storing.push(archive.store(results.archive));
     await Promise.all(storing);
+  }
+
+  /** Removes the items whose ids begin so, valid or not. */
+  async removeItems(prefix: string): Promise<void> {
+    const { items, invalidItems } = this.#parts;
+    await Promise.all([items.removeOf(prefix), invalidItems.removeOf(prefix)]);
   }
 
   /** The records keep their contents from now on; what the others have is not needed. */

@@ -6,6 +6,12 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
+import {
+  type CrawlLogDocument,
+  type CrawlLogHeadDocument,
+  CrawlLogs,
+  type CrawlLogsOptions,
+} from "./crawl-logs.js";
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
@@ -14,6 +20,7 @@ import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
+import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
 import { type ItemDocument, Items } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
 import { type MailDocument, Mails } from "./mails.js";
@@ -27,8 +34,10 @@ import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
+import { type RunDocument, Runs } from "./runs.js";
 import { type ScheduleDocument, Schedules } from "./schedules.js";
 import { ServerClock } from "./server-clock.js";
+import { type SpiderVersionDocument, SpiderVersions } from "./spider-versions.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
 import { type TickDocument, Ticks } from "./ticks.js";
 import type { UrlDocument } from "./url-document.js";
@@ -54,6 +63,8 @@ export type StoreOptions = {
   readonly ticksKeptForMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
+  /** How long lines of crawls' logs are kept. */
+  readonly crawlLogs?: Partial<CrawlLogsOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -87,10 +98,12 @@ export class Store implements Service {
   readonly rounds: UrlRounds;
   readonly pages: Pages;
   readonly items: Items;
+  readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
   readonly states: MongoCrawlStates;
+  readonly runs: Runs;
   readonly bodies: MongoContentIndex;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
@@ -102,9 +115,14 @@ export class Store implements Service {
   readonly mails: Mails;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
   readonly schedules: Schedules;
   readonly ticks: Ticks;
+  /** The code of spiders, version by version. */
+  readonly versions: SpiderVersions;
+  /** The files of that code. */
+  readonly code: MongoFileStore;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -134,15 +152,19 @@ export class Store implements Service {
     const urls = db.collection<UrlDocument>("urls");
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
+    const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
+    this.runs = new Runs(db.collection<RunDocument>("runs"), retrier);
     this.crawls = new Crawls({
       client: this.#client,
       crawls: db.collection<CrawlDocument>("crawls"),
       urls,
       rounds: this.rounds,
+      runs: this.runs,
       pages,
       items,
+      invalidItems,
       files,
       archive: db.collection<ArchiveDocument>("archive"),
       retrier,
@@ -152,8 +174,9 @@ export class Store implements Service {
     this.urls = new UrlList(urls, { shardCount: options.shardCount });
     this.pages = new Pages(pages, retrier);
     this.items = new Items(items, retrier);
+    this.invalidItems = new InvalidItems(invalidItems, retrier);
     this.files = new Files(files, retrier);
-    this.contents = new MongoFileStore({ db, files: this.files, clock });
+    this.contents = new MongoFileStore({ db, references: this.files, clock, bucket: "contents" });
     const archive = db.collection<ArchiveDocument>("archive");
     this.states = new MongoCrawlStates(db.collection<CrawlStateDocument>("crawlState"), retrier);
     this.archive = new Archive(archive, retrier, (contentId) => this.contents.open(contentId));
@@ -166,6 +189,7 @@ export class Store implements Service {
     this.results = new MongoResultSink({
       pages: this.pages,
       items: this.items,
+      invalidItems: this.invalidItems,
       files: this.files,
       contents: this.contents,
       archive: this.archive,
@@ -189,6 +213,16 @@ export class Store implements Service {
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
     );
+    this.crawlLogs = new CrawlLogs(
+      {
+        client: this.#client,
+        lines: db.collection<CrawlLogDocument>("crawlLogs"),
+        heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
+        crawls: db.collection<CrawlDocument>("crawls"),
+        retrier,
+      },
+      options.crawlLogs,
+    );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.ticks = new Ticks(db.collection<TickDocument>("ticks"), retrier, {
       keptForMs: options.ticksKeptForMs,
@@ -198,6 +232,19 @@ export class Store implements Service {
       schedules: db.collection<ScheduleDocument>("schedules"),
       ticks: this.ticks,
       retrier,
+    });
+    this.code = new MongoFileStore({
+      db,
+      references: { referredTo: (ids) => this.versions.referredTo(ids) },
+      clock,
+      bucket: "code",
+    });
+    this.versions = new SpiderVersions({
+      versions: db.collection<SpiderVersionDocument>("spiderVersions"),
+      spiders: this.spiders,
+      contents: this.code,
+      retrier,
+      clock,
     });
     this.serverClock = new ServerClock(db, clock);
   }
@@ -257,6 +304,8 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
+    await this.runs.drop(crawl);
+    await this.crawlLogs.purge(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */

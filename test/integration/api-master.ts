@@ -135,7 +135,11 @@ export class ApiMaster {
         starter: new TickStarter({ store: this.store, crawls, bus: this.#bus, clock, logger }),
         clock,
       }),
-      waitReasons: new WaitReasons({ hosts: this.store.hosts, capacity: () => this.nodes.capacity(), clock }),
+      waitReasons: new WaitReasons({
+        hosts: this.store.hosts,
+        capacity: (nodes) => this.nodes.capacity(nodes),
+        clock,
+      }),
       metrics,
       clock,
       logger,
