@@ -30,7 +30,11 @@ const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds" | "settings">[
   {
     name: "seeded",
     seeds: ["http://seeded.test/one", "http://seeded.test/two"],
-    settings: { urls: { sortQuery: true, dropTracking: true } },
+    settings: {
+      limits: { maxDepth: 5, maxPages: 1_000 },
+      urls: { sortQuery: true, dropTracking: true },
+      fetch: { auth: { "https://seeded.test": { bearer: "s3cret" } } },
+    },
   },
 ];
 
