@@ -559,6 +559,54 @@ export const SETTINGS = {
     parse: wholeNumber(1_024, 2 ** 30),
     fallback: String(32 * 2 ** 20),
   }),
+  spiderTimeoutMs: setting({
+    flag: "spider-timeout-ms",
+    value: "MS",
+    help: "longest time for a spider to deal with one page",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  moduleProcesses: optional({
+    flag: "module-processes",
+    value: "N",
+    help: "processes of each spider that is a module, at most; without it, one for each core",
+    parse: wholeNumber(1, 1_000),
+  }),
+  moduleMemoryMb: setting({
+    flag: "module-memory-mb",
+    value: "MIB",
+    help: "memory of each of them, in MiB; one that takes more is ended, and its page fails",
+    parse: wholeNumber(128, 2 ** 20),
+    fallback: "512",
+  }),
+  modulePages: setting({
+    flag: "module-pages",
+    value: "N",
+    help: "pages that may be in one of them at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "16",
+  }),
+  moduleLogLines: setting({
+    flag: "module-log-lines",
+    value: "N",
+    help: "lines that a module may log for one page; the others are counted",
+    parse: wholeNumber(0, 1_000_000),
+    fallback: "1000",
+  }),
+  moduleLoadTimeoutMs: setting({
+    flag: "module-load-timeout-ms",
+    value: "MS",
+    help: "longest time for loading a module, with all that it imports",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "20000",
+  }),
+  moduleIdleMs: setting({
+    flag: "module-idle-ms",
+    value: "MS",
+    help: "how long a module's process is kept that has nothing to do",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "60000",
+  }),
   maxAttempts: setting({
     flag: "max-attempts",
     value: "N",
@@ -572,6 +620,61 @@ export const SETTINGS = {
     help: "workers that a URL may end before it counts as failed, as poison; the same for all workers",
     parse: wholeNumber(1, 100),
     fallback: "3",
+  }),
+  uploadBytes: setting({
+    flag: "upload-bytes",
+    value: "BYTES",
+    help: "largest upload of a spider's code, packed as it comes",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(32 * 2 ** 20),
+  }),
+  codeBytes: setting({
+    flag: "code-bytes",
+    value: "BYTES",
+    help: "bytes of all files of one version of a spider",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(64 * 2 ** 20),
+  }),
+  codeFileBytes: setting({
+    flag: "code-file-bytes",
+    value: "BYTES",
+    help: "bytes of one of these files",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(32 * 2 ** 20),
+  }),
+  codeFiles: setting({
+    flag: "code-files",
+    value: "N",
+    help: "files of one version of a spider, folders counted",
+    parse: wholeNumber(1, 100_000),
+    fallback: "2000",
+  }),
+  codeVersions: setting({
+    flag: "code-versions",
+    value: "N",
+    help: "newest versions of each spider that a worker keeps on its disk, besides those that it uses",
+    parse: wholeNumber(1, 10_000),
+    fallback: "3",
+  }),
+  codeDiskBytes: setting({
+    flag: "code-disk-bytes",
+    value: "BYTES",
+    help: "disk that spiders' code may take on a worker, with all that was installed for it",
+    parse: wholeNumber(2 ** 20, 2 ** 50),
+    fallback: String(4 * 2 ** 30),
+  }),
+  installTimeoutMs: setting({
+    flag: "install-timeout-ms",
+    value: "MS",
+    help: "longest time for installing what a version of a spider needs",
+    parse: wholeNumber(1_000, DAY_MS),
+    fallback: "600000",
+  }),
+  installScripts: setting({
+    flag: "install-scripts",
+    help: "run the scripts that npm packages bring for their installation",
+    parse: onOff,
+    fallback: "false",
   }),
   retryDelayMs: setting({
     flag: "retry-delay-ms",
@@ -738,6 +841,17 @@ export const FETCH_SETTINGS = [
   "maxConnectionsPerHost",
   "maxHosts",
   "fetchCaFile",
+] as const satisfies readonly SettingName[];
+
+/** What spiders that are modules may take. */
+export const MODULE_SETTINGS = [
+  "spiderTimeoutMs",
+  "moduleProcesses",
+  "moduleMemoryMb",
+  "modulePages",
+  "moduleLogLines",
+  "moduleLoadTimeoutMs",
+  "moduleIdleMs",
 ] as const satisfies readonly SettingName[];
 
 /** The part of them that is not the URLs, as the bus takes it. */
