@@ -28,6 +28,7 @@ import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
 import { ItemWriter, Standalone } from "./worker/standalone.js";
 import { crawlOf } from "./worker/standalone-crawl.js";
+import { standaloneProcesses } from "./worker/standalone-process.js";
 import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
@@ -85,6 +86,10 @@ const PROGRAM = {
     "deadLetterRecords",
     "deadLetterDays",
     "maxCrashes",
+    "codeVersions",
+    "codeDiskBytes",
+    "installTimeoutMs",
+    "installScripts",
     ...SHARED,
     "standalone",
     "seed",
@@ -137,6 +142,11 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       rendering: renderingOptions(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
+      spiders: {
+        dataDir: config.dataDir,
+        code: { keptVersions: config.codeVersions, maxBytes: config.codeDiskBytes },
+        dependencies: { timeoutMs: config.installTimeoutMs, runScripts: config.installScripts },
+      },
       topology: {
         maxTasks: config.maxTasks,
         deliveryLimit: config.deliveryLimit,
@@ -168,7 +178,11 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
 async function runStandalone(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
   const modules = new ModuleHost({ logger }, moduleSettingsOf(config));
-  const spiders = await spiderCatalog(config.spider, { module: (source) => modules.load(source) });
+  const processes = standaloneProcesses(logger);
+  const spiders = await spiderCatalog(config.spider, {
+    module: (source) => modules.load(source),
+    process: processes.make,
+  });
   const filesFolder = config.files ?? path.join(config.dataDir, "files");
   const asked = await crawlOf(config, spiders);
   if (asked.archive === true && config.archive === undefined) {
@@ -201,7 +215,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled(
-    [documents, modules, standalone],
+    [documents, modules, ...processes.services, standalone],
     { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
     finished,
   );

@@ -8,7 +8,7 @@ export const RUN_STATES = ["queued", "active", "done", "failed", "skipped"] as c
 export type RunState = (typeof RUN_STATES)[number];
 
 /** Why a run did not come to a good end. */
-export type RunFailReason = "exit" | "timeout" | "memory" | "spider-error" | "poison";
+export type RunFailReason = "exit" | "timeout" | "memory" | "limit" | "spider-error" | "poison";
 
 /** How a run ended by itself. */
 export type RunEnd = {

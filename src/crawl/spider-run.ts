@@ -1,7 +1,7 @@
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import { renderRequest } from "../lib/render-request.js";
-import { SpiderError } from "./errors.js";
+import { SpiderError, SpiderUnavailableError } from "./errors.js";
 import type { UrlKind } from "./frontier.js";
 import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
 import { LateOutputs } from "./late-outputs.js";
@@ -42,7 +42,10 @@ export class SpiderRun {
     this.#input = input;
   }
 
-  /** @throws SpiderError whatever the spider throws, or if it takes too long, or lacks what the request asks for */
+  /**
+   * @throws SpiderError whatever the spider throws, or if it takes too long, or lacks what the request asks for
+   * @throws SpiderUnavailableError as it came, of a spider whose code runs elsewhere
+   */
   async onPage(page: PageView): Promise<void> {
     const { spider, task } = this.#input;
     const on = { url: page.url, depth: task.depth };
@@ -80,6 +83,7 @@ export class SpiderRun {
         }
       } else await this.#drain(atOnce, on, page);
     } catch (error) {
+      if (error instanceof SpiderUnavailableError) throw error;
       const { name } = this.#input.spider;
       throw new SpiderError(`spider "${name}" on ${on.url}: ${messageOf(error)}`, { cause: error });
     } finally {

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
-import { type CrawlRequest, crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
+import { type CrawlRequest, crawlRequest, spiderOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
 import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
@@ -61,7 +61,7 @@ export type Cancelled = {
 export type CrawlServiceParts = {
   readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds" | "runs">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
-  readonly spiders: Pick<SpiderCatalog, "get" | "list">;
+  readonly spiders: Pick<SpiderCatalog, "forCrawl" | "list">;
   readonly clock: Clock;
   readonly logger: Logger;
 };
@@ -96,8 +96,7 @@ export class CrawlService {
     input: unknown,
     idempotencyKey?: string,
   ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
-    const request = await this.#requestOf(input);
-    const spec = await this.#specOf(request);
+    const { spec, request } = await this.#specOf(input);
     const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
       ...(idempotencyKey === undefined
         ? {}
@@ -372,15 +371,18 @@ export class CrawlService {
     return { accepted: queued + skipped, known, crawl: now };
   }
 
-  /** What is asked for, and where that says nothing, what its spider says. @throws RequestError `invalid` */
-  async #requestOf(input: unknown): Promise<CrawlRequest> {
-    const name = spiderNameOf(input);
-    const spider = name === undefined ? undefined : await this.#parts.spiders.get(name);
-    return parseCrawlRequest(withSettings(input, spider?.settings));
-  }
-
-  async #specOf(request: CrawlRequest): Promise<CrawlSpec> {
-    const spider = await this.#parts.spiders.get(request.spider);
+  /**
+   * What is asked for, and where that says nothing, what its spider says; its code is the version that it is pinned to.
+   * @throws RequestError `invalid`, naming members; `unavailable` when nothing is known of the spider's code yet
+   */
+  async #specOf(input: unknown): Promise<{ readonly spec: CrawlSpec; readonly request: CrawlRequest }> {
+    const named = spiderOf(input);
+    const spider = named && (await this.#parts.spiders.forCrawl(named.spider, named.spiderVersion));
+    const request = parseCrawlRequest(withSettings(input, spider?.settings));
+    if (spider === undefined && request.spiderVersion !== undefined) {
+      const message = `there is no version ${request.spiderVersion} of spider "${request.spider}"`;
+      throw invalid("spiderVersion", message);
+    }
     if (spider === undefined) {
       const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
@@ -403,18 +405,20 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...request, seeds: urls, ...(spider.runs && { runs: true as const }) };
+    const pinned = spider.sha256 !== undefined && { spiderVersion: spider.version };
+    const runs = spider.runs && { runs: true as const };
+    return { spec: { ...request, seeds: urls, ...pinned, ...runs }, request };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
-    if (isUrl(name)) return this.#specOf(await this.#requestOf({ seeds: [resource], name: shortened(name) }));
-    const spider = await this.#parts.spiders.get(name);
+    if (isUrl(name)) return (await this.#specOf({ seeds: [resource], name: shortened(name) })).spec;
+    const spider = await this.#parts.spiders.forCrawl(name);
     if (spider === undefined)
       throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
     if ((spider.seeds ?? []).length === 0) {
       throw invalid("name", `the spider "${name}" has no seeds of its own, so it does not say what to crawl`);
     }
-    return this.#specOf(await this.#requestOf({ spider: name, name }));
+    return (await this.#specOf({ spider: name, name })).spec;
   }
 
   /** Has every node stop what it has of a crawl, and tells what each has made of it. */

@@ -11,6 +11,7 @@ import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type DeadLettersOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
+import type { SpiderUploadOptions } from "./api/spiders.js";
 import { BusCalls } from "./bus-calls.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
@@ -42,6 +43,8 @@ export type MasterOptions = {
   readonly crawlLogMaxBytes: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
+  /** How much code of a spider may be uploaded. */
+  readonly uploads: SpiderUploadOptions;
   /** For the robots.txt of hosts whose pages others fetch. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
@@ -120,7 +123,14 @@ export class Master implements Service {
     this.#store = store;
     this.#bus = bus;
     this.#api = new ApiServer(
-      { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
+      {
+        host: options.host,
+        port: options.port,
+        tokens: options.tokens,
+        namespace,
+        version: options.version,
+        uploads: options.uploads,
+      },
       { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReasons, metrics, clock, logger },
     );
     this.#working = [

@@ -267,6 +267,12 @@ export class Crawls {
     return crawl?._id;
   }
 
+  /** A crawl, whatever its state, that is pinned to this version of a spider, if there is one. */
+  async pinnedTo(spider: string, spiderVersion: string): Promise<string | undefined> {
+    const crawl = await this.#deps.crawls.findOne({ spider, spiderVersion }, { projection: { _id: 1 } });
+    return crawl?._id;
+  }
+
   /** Ids and generations of closed crawls, newest first: for nodes that were away. */
   async closed(limit = 1_000): Promise<readonly { readonly id: string; readonly generation: number }[]> {
     const documents = await this.#deps.crawls

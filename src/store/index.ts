@@ -51,6 +51,7 @@ export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
 export type { HeldRun, RunFilter, RunRow, RunStop, Runs } from "./runs.js";
 export type { ServerClock } from "./server-clock.js";
+export type { SpiderVersions, StoredFile, StoredVersion, VersionRow } from "./spider-versions.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";
 export { STORE_DEFAULTS, Store } from "./store.js";

@@ -68,6 +68,18 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       partialFilterExpression: { "metadata.sha256": { $exists: true } },
     },
   ],
+  "code.files": [
+    {
+      name: "by-sha256",
+      key: { "metadata.sha256": 1 },
+      unique: true,
+      partialFilterExpression: { "metadata.sha256": { $exists: true } },
+    },
+  ],
+  spiderVersions: [
+    { name: "newest", key: { spider: 1, version: -1 } },
+    { name: "by-content", key: { "files.contentId": 1 } },
+  ],
   files: [{ name: "by-content", key: { contentId: 1 } }],
   // Pages of a crawl whose text may be like another's.
   likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],

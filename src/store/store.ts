@@ -34,6 +34,7 @@ import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { type RunDocument, Runs } from "./runs.js";
 import { ServerClock } from "./server-clock.js";
+import { type SpiderVersionDocument, SpiderVersions } from "./spider-versions.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
@@ -107,6 +108,10 @@ export class Store implements Service {
   readonly deadLetters: DeadLetters;
   readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
+  /** The code of spiders, version by version. */
+  readonly versions: SpiderVersions;
+  /** The files of that code. */
+  readonly code: MongoFileStore;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -160,7 +165,7 @@ export class Store implements Service {
     this.items = new Items(items, retrier);
     this.invalidItems = new InvalidItems(invalidItems, retrier);
     this.files = new Files(files, retrier);
-    this.contents = new MongoFileStore({ db, files: this.files, clock });
+    this.contents = new MongoFileStore({ db, references: this.files, clock, bucket: "contents" });
     const archive = db.collection<ArchiveDocument>("archive");
     this.states = new MongoCrawlStates(db.collection<CrawlStateDocument>("crawlState"), retrier);
     this.archive = new Archive(archive, retrier, (contentId) => this.contents.open(contentId));
@@ -206,6 +211,19 @@ export class Store implements Service {
       options.crawlLogs,
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
+    this.code = new MongoFileStore({
+      db,
+      references: { referredTo: (ids) => this.versions.referredTo(ids) },
+      clock,
+      bucket: "code",
+    });
+    this.versions = new SpiderVersions({
+      versions: db.collection<SpiderVersionDocument>("spiderVersions"),
+      spiders: this.spiders,
+      contents: this.code,
+      retrier,
+      clock,
+    });
     this.serverClock = new ServerClock(db, clock);
   }
 

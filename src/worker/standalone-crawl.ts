@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { parse as parseYaml } from "yaml";
 import type { ZodError } from "zod";
 import type { Crawl } from "../crawl/crawl.js";
-import { crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
+import { crawlRequest, spiderOf } from "../crawl/crawl-request.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
@@ -27,7 +27,7 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
     // What is no object in the file stays as it is, for the schema to refuse.
     ...(isRecord(fromFile.limits ?? {}) && { limits: { ...(fromFile.limits ?? {}), ...limits } }),
   };
-  const name = spiderNameOf(given);
+  const name = spiderOf(given)?.spider;
   const spider = name === undefined ? undefined : await spiders.get(name);
   const parsed = crawlRequest.safeParse(withSettings(given, spider?.settings));
   if (!parsed.success) throw refusal(parsed.error, flags);

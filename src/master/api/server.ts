@@ -23,7 +23,7 @@ import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
 import { runRoutes } from "./runs.js";
-import { spiderRoutes } from "./spiders.js";
+import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
 declare module "fastify" {
@@ -45,6 +45,7 @@ export type ApiServerOptions = {
   readonly namespace: string;
   /** Of Warren. */
   readonly version: string;
+  readonly uploads?: SpiderUploadOptions;
 };
 
 const BODY_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -162,7 +163,7 @@ export class ApiServer implements Service {
         urlRoutes(api, parts);
         itemRoutes(api, parts);
         fileRoutes(api, parts);
-        spiderRoutes(api, parts);
+        spiderRoutes(api, parts, this.#options.uploads);
         nodeRoutes(api, parts);
         runRoutes(api, parts);
         notificationRoutes(api, parts);
