@@ -10,6 +10,7 @@ import {
   type Config,
   DAY_MS,
   FETCH_SETTINGS,
+  MODULE_SETTINGS,
   readConfig,
   type SettingName,
 } from "./lib/config.js";
@@ -21,6 +22,7 @@ import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
 import { VERSION } from "./lib/version.js";
+import { ModuleHost, moduleSettingsOf } from "./worker/modules/index.js";
 import { nodeIdIn } from "./worker/node-id.js";
 import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
@@ -34,6 +36,7 @@ const SHARED = [
   "runs",
   "labels",
   ...FETCH_SETTINGS,
+  ...MODULE_SETTINGS,
   "dataDir",
   "maxPageBytes",
   "maxFileBytes",
@@ -174,8 +177,12 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
 
 async function runStandalone(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
+  const modules = new ModuleHost({ logger }, moduleSettingsOf(config));
   const processes = standaloneProcesses(logger);
-  const spiders = await spiderCatalog(config.spider, { process: processes.make });
+  const spiders = await spiderCatalog(config.spider, {
+    module: (source) => modules.load(source),
+    process: processes.make,
+  });
   const filesFolder = config.files ?? path.join(config.dataDir, "files");
   const asked = await crawlOf(config, spiders);
   if (asked.archive === true && config.archive === undefined) {
@@ -208,7 +215,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled(
-    [documents, ...processes.services, standalone],
+    [documents, modules, ...processes.services, standalone],
     { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
     finished,
   );
@@ -235,7 +242,7 @@ function renderingOptions(config: WorkerConfig) {
 
 function limitsOf(config: WorkerConfig) {
   const { maxPageBytes, maxFileBytes, bigPageBytes, maxAttempts, retryDelayMs, maxRetryDelayMs } = config;
-  const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
+  const { maxListedUrls, maxListingBytes, maxSitemapNesting, spiderTimeoutMs } = config;
   return {
     maxPageBytes,
     maxFileBytes,
@@ -246,6 +253,7 @@ function limitsOf(config: WorkerConfig) {
     maxListedUrls,
     maxListingBytes,
     maxSitemapNesting,
+    spiderTimeoutMs,
   };
 }
 

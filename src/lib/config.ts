@@ -559,6 +559,54 @@ export const SETTINGS = {
     parse: wholeNumber(1_024, 2 ** 30),
     fallback: String(32 * 2 ** 20),
   }),
+  spiderTimeoutMs: setting({
+    flag: "spider-timeout-ms",
+    value: "MS",
+    help: "longest time for a spider to deal with one page",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  moduleProcesses: optional({
+    flag: "module-processes",
+    value: "N",
+    help: "processes of each spider that is a module, at most; without it, one for each core",
+    parse: wholeNumber(1, 1_000),
+  }),
+  moduleMemoryMb: setting({
+    flag: "module-memory-mb",
+    value: "MIB",
+    help: "memory of each of them, in MiB; one that takes more is ended, and its page fails",
+    parse: wholeNumber(128, 2 ** 20),
+    fallback: "512",
+  }),
+  modulePages: setting({
+    flag: "module-pages",
+    value: "N",
+    help: "pages that may be in one of them at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "16",
+  }),
+  moduleLogLines: setting({
+    flag: "module-log-lines",
+    value: "N",
+    help: "lines that a module may log for one page; the others are counted",
+    parse: wholeNumber(0, 1_000_000),
+    fallback: "1000",
+  }),
+  moduleLoadTimeoutMs: setting({
+    flag: "module-load-timeout-ms",
+    value: "MS",
+    help: "longest time for loading a module, with all that it imports",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "20000",
+  }),
+  moduleIdleMs: setting({
+    flag: "module-idle-ms",
+    value: "MS",
+    help: "how long a module's process is kept that has nothing to do",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "60000",
+  }),
   maxAttempts: setting({
     flag: "max-attempts",
     value: "N",
@@ -793,6 +841,17 @@ export const FETCH_SETTINGS = [
   "maxConnectionsPerHost",
   "maxHosts",
   "fetchCaFile",
+] as const satisfies readonly SettingName[];
+
+/** What spiders that are modules may take. */
+export const MODULE_SETTINGS = [
+  "spiderTimeoutMs",
+  "moduleProcesses",
+  "moduleMemoryMb",
+  "modulePages",
+  "moduleLogLines",
+  "moduleLoadTimeoutMs",
+  "moduleIdleMs",
 ] as const satisfies readonly SettingName[];
 
 /** The part of them that is not the URLs, as the bus takes it. */

@@ -1,5 +1,3 @@
-import path from "node:path";
-import { pathToFileURL } from "node:url";
 import type { Spider } from "../crawl/spider.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
@@ -17,7 +15,9 @@ export type SpiderMakers = { readonly [Kind in SpiderSource["kind"]]: SpiderMake
 
 const MAKERS: SpiderMakers = {
   declarative: async ({ manifest }) => compileSpider(manifest),
-  module: ({ folder, entry }) => importedSpider(path.join(folder, entry)),
+  module: async () => {
+    throw new ConfigError("spiders that are modules cannot be run here");
+  },
   process: async () => {
     throw new ConfigError("spiders that are processes cannot be run in standalone mode");
   },
@@ -65,24 +65,4 @@ function made(source: SpiderSource, makers: SpiderMakers): Promise<Spider> {
     default:
       return source satisfies never;
   }
-}
-
-/** A module in this process: of a user's own machine, who knows what it does. */
-async function importedSpider(file: string): Promise<Spider> {
-  let loaded: unknown;
-  try {
-    loaded = await import(pathToFileURL(file).href);
-  } catch (error) {
-    throw new Error(`cannot be loaded: ${messageOf(error)}`, { cause: error });
-  }
-  const spider =
-    typeof loaded === "object" && loaded !== null && "default" in loaded ? loaded.default : undefined;
-  if (!isSpider(spider)) throw new Error("must export by default an object with `name` and `parse`");
-  return spider;
-}
-
-function isSpider(value: unknown): value is Spider {
-  if (typeof value !== "object" || value === null) return false;
-  const { name, parse } = value as { name?: unknown; parse?: unknown };
-  return typeof name === "string" && name !== "" && typeof parse === "function";
 }

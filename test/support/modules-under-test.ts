@@ -10,6 +10,11 @@ import { createLogger, type Logger } from "../../src/lib/logger.js";
 import { ModuleHost, type ModuleSettings, type ModuleSpider } from "../../src/worker/modules/index.js";
 import { documentsUnderTest } from "./documents-under-test.js";
 
+/** Processes run JavaScript: the program that was built. */
+export const SPIDER_PROCESS_PROGRAM = fileURLToPath(
+  new URL("../../dist/worker/modules/spider-process.js", import.meta.url),
+);
+
 export type LogLine = { readonly level: string; readonly msg: string; readonly [field: string]: unknown };
 
 export type PageGiven = {
@@ -35,7 +40,10 @@ export class ModulesUnderTest {
     this.folder = folder;
     const write = (line: string) => void this.lines.push(JSON.parse(line) as LogLine);
     this.#logger = createLogger({ level: "debug", destination: { write } });
-    this.host = new ModuleHost({ logger: this.#logger }, { program: PROGRAM, processes: 2, ...settings });
+    this.host = new ModuleHost(
+      { logger: this.#logger },
+      { program: SPIDER_PROCESS_PROGRAM, processes: 2, ...settings },
+    );
   }
 
   static async start(settings: Partial<ModuleSettings> = {}): Promise<ModulesUnderTest> {
@@ -90,8 +98,6 @@ export class ModulesUnderTest {
     });
   }
 }
-
-const PROGRAM = fileURLToPath(new URL("../../dist/worker/modules/spider-process.js", import.meta.url));
 
 /** All that a spider yields. */
 export async function outputsOf(

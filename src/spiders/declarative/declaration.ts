@@ -1,12 +1,12 @@
 import { z } from "zod";
 import { priority, spiderName, urlList, whole } from "../../crawl/crawl-request.js";
+import { spiderSettings } from "../../crawl/spider-settings.js";
 import { canonicalUrl } from "../../crawl/urls/url.js";
 import { messageOf } from "../../lib/errors.js";
 import { renderRequest } from "../../lib/render-request.js";
 import { DateStyle } from "./date-text.js";
 import { Expression, MAX_EXPRESSION_CHARACTERS } from "./expression.js";
 import { Selector } from "./selector.js";
-import { spiderSettings } from "./spider-settings.js";
 import { compileUrlPattern } from "./url-pattern.js";
 
 const MAX_SELECTOR_CHARACTERS = 1_000;

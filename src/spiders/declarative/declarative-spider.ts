@@ -70,18 +70,14 @@ class CompiledSpider implements Spider {
 
 function outputs(rules: CompiledRules, page: Page): Iterable<SpiderOutput> | AsyncIterable<SpiderOutput> {
   const found = rules.apply(new RuledPage(page));
-  // Outputs that only engines and declarations know, such as invalid items, are outputs all the same.
-  const all = (page.body.length < BIG_PAGE_BYTES ? atOnce(found) : inSlices(found)) as ReturnType<
-    typeof outputs
-  >;
-  return all;
+  return page.body.length < BIG_PAGE_BYTES ? atOnce(found) : inSlices(found);
 }
 
-function* atOnce(found: Iterable<RuleOutput>): Generator<unknown> {
+function* atOnce(found: Iterable<RuleOutput>): Generator<SpiderOutput> {
   for (const output of found) if (output !== undefined) yield output;
 }
 
-async function* inSlices(found: Iterable<RuleOutput>): AsyncGenerator<unknown> {
+async function* inSlices(found: Iterable<RuleOutput>): AsyncGenerator<SpiderOutput> {
   const slices = new TimeSlices();
   for (const output of found) {
     if (output !== undefined) yield output;

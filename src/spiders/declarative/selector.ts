@@ -62,7 +62,7 @@ export class Selector {
   /** @throws Error saying what is wrong with the text */
   constructor(text: string) {
     const list = parseSelector(text);
-    this.#test = anyOf(list.map((complex) => complexTest(complex, complex.leading)));
+    this.#test = anyOf(list.map((complex) => complexTest(complex, leadingOf(complex))));
     this.#looksAfter = list.some(({ leading }) => leading === "+" || leading === "~");
   }
 
@@ -78,6 +78,13 @@ export class Selector {
       for (const element of below(node, budget)) if (this.#test(element, search)) yield element;
     }
   }
+}
+
+/** All of a selector is meant to be the scope itself, or below it, unless it says how it stands to the scope. */
+function leadingOf({ leading, compounds }: ComplexSelector): Combinator | undefined {
+  const namesScope = compounds.flat().some((simple) => simple.kind === "plain" && simple.name === "scope");
+  // What is searched is below it anyway.
+  return leading ?? (namesScope || compounds.length === 1 ? undefined : " ");
 }
 
 /** The elements below a node, in their order. */
@@ -143,15 +150,15 @@ function led(combinator: Combinator, test: Test): Test {
       return (element, search) =>
         element !== search.scope && element.parent === search.scope.parent && test(element, search);
     case " ":
-      // Only what is below the scope is looked at, which is not so for what stands before the last compound.
-      return (element, search) => test(element, search) && isBelow(element, search);
+      return (element, search) => test(element, search) && isWithin(element, search);
     default:
       return combinator satisfies never;
   }
 }
 
-function isBelow(element: Element, { scope, budget }: Search): boolean {
-  for (let node = element.parent; node !== null; node = node.parent) {
+function isWithin(element: Element, { scope, budget }: Search): boolean {
+  if (!isTag(scope)) return true;
+  for (let node: ParentNode | null = element; node !== null; node = node.parent) {
     budget.spend(1);
     if (node === scope) return true;
   }

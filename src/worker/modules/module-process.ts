@@ -375,7 +375,7 @@ export class ModuleProcess {
 
   #unavailable({ message, stack = "" }: ErrorFacts): SpiderUnavailableError {
     const { name, version } = this.#input.code;
-    const where = stack.split("\n").filter((line) => !line.includes("node:internal"));
+    const where = stack.split("\n");
     const about = where.some((line) => line.includes(message.split("\n")[0] ?? ""))
       ? where
       : [message, ...where];

@@ -15,6 +15,7 @@ import {
   LEASH_FD,
   type PageJob,
   type ProcessLimits,
+  packed,
 } from "./messages.js";
 import type { ProcessChannel } from "./process-channel.js";
 
@@ -88,13 +89,15 @@ export class SpiderJobs {
     const log = new JobLog(logLevel, this.#limits.maxLogLines, (line) =>
       this.#channel.send({ type: "log", crawl, job: id, line }),
     );
-    const run = new JobRun(this.#limits, (outputs) => this.#channel.send({ type: "outputs", id, outputs }));
+    const run = new JobRun(this.#limits, (outputs) =>
+      this.#channel.send({ type: "outputs", id, outputs: packed(outputs) }),
+    );
     this.#running.set(id, { run, log });
     tellBegun(id);
     try {
       if (here === undefined) throw new Error(`crawl "${crawl}" is not known here`);
       await this.#carryOut(job, body, here, run, log);
-      this.#channel.send({ type: "done", id, outputs: run.rest, droppedLines: log.dropped });
+      this.#channel.send({ type: "done", id, outputs: packed(run.rest), droppedLines: log.dropped });
     } catch (error) {
       this.#channel.send({ type: "failed", id, error: errorFacts(error), droppedLines: log.dropped });
     } finally {

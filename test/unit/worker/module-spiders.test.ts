@@ -7,6 +7,8 @@ import { importSpider } from "../../../src/worker/modules/module-entry.js";
 import { ModulesUnderTest, outputsOf } from "../../support/modules-under-test.js";
 import { WILD_MODULE } from "../../support/wild-module.js";
 
+const PATIENCE = { timeout: 10_000 };
+
 describe("a module spider", () => {
   let modules: ModulesUnderTest;
 
@@ -229,7 +231,7 @@ describe("a module spider", () => {
       modules.lines.length = 0;
       await outputsOf(spider.parse(page("print 200000")));
       await outputsOf(spider.parse(page("fine")));
-      await expect.poll(() => modules.lines.length, { timeout: 5_000 }).toBeGreaterThan(20);
+      await expect.poll(() => modules.lines.length, PATIENCE).toBeGreaterThan(20);
       expect(modules.lines[0]).toMatchObject({ level: "info", msg: "line 0", stream: "stdout" });
       expect(modules.lines.length).toBeLessThan(100);
     });
@@ -266,14 +268,13 @@ describe("a module spider", () => {
         await new Promise((go) => page.signal.addEventListener("abort", go));
         await page.crawl.state.set("reason", page.signal.reason.message);
       } };`);
-    const iterator = spider.parse(modules.page())[Symbol.asyncIterator]();
-    const first = iterator.next();
-    await expect.poll(() => modules.state().get("waits")).toBe(true);
+    const outputs = spider.parse(modules.page());
+    await expect.poll(() => modules.state().get("waits"), PATIENCE).toBe(true);
 
-    await iterator.return?.();
+    outputs.giveUp();
 
-    await expect(first).rejects.toThrow("the task was stopped");
-    await expect.poll(() => modules.state().get("reason")).toBe("the task was stopped");
+    await expect(outputs.all).rejects.toThrow("the task was stopped");
+    await expect.poll(() => modules.state().get("reason"), PATIENCE).toBe("the task was stopped");
     await spider.stop();
   });
 
@@ -352,6 +353,29 @@ describe("a module that cannot be loaded", () => {
     await writeFile(entry, text);
 
     await expect(importSpider(entry)).rejects.toThrow(message);
+  });
+
+  const isTypeScriptRun = "typescript" in process.features && process.features.typescript !== false;
+
+  it.skipIf(isTypeScriptRun)("says what Node is needed for TypeScript", async () => {
+    const files = { "spider.ts": "export default { name: 'a' as string, *parse() {} };" };
+
+    await expect(modules.load(files)).rejects.toThrow(
+      /cannot run TypeScript; use Node 22\.18 or later, or upload what tsc/,
+    );
+  });
+
+  it.runIf(isTypeScriptRun)("takes TypeScript where Node does", async () => {
+    const files = {
+      "spider.ts": `import { half } from "./half.ts";
+        import { defineSpider } from "warren-crawler/spider";
+        export default defineSpider({ name: "typed" as string, *parse() { yield { item: { half: half(4) } }; } });`,
+      "half.ts": "export const half = (n: number): number => n / 2;",
+    };
+    const spider = await modules.load(files);
+
+    expect(await outputsOf(spider.parse(modules.page()))).toEqual([{ item: { half: 2 } }]);
+    await spider.stop();
   });
 
   it.each([
