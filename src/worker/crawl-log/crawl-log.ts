@@ -264,7 +264,13 @@ export class CrawlLog implements Service {
     const { folder, node, segmentBytes, maxBytes } = this.#options;
     const { epoch, logger, clock } = this.#deps;
     return Journal.open(
-      { folder: path.join(folder, node), segmentBytes, maxBytes, epoch: epoch() },
+      {
+        folder: path.join(folder, node),
+        // The file that is written to cannot go.
+        segmentBytes: Math.min(segmentBytes, maxBytes / 4),
+        maxBytes,
+        epoch: epoch(),
+      },
       { logger, clock },
     );
   }
