@@ -69,7 +69,7 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       key: { _id: 1, level: 1 },
       partialFilterExpression: { level: { $gte: 40 } },
     },
-    { name: "by-node", key: { node: 1, _id: 1 } },
+    { name: "by-node", key: { nodes: 1, _id: 1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   crawlLogHeads: [{ name: "by-bytes", key: { bytes: 1 } }],

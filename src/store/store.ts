@@ -215,7 +215,6 @@ export class Store implements Service {
     );
     this.crawlLogs = new CrawlLogs(
       {
-        client: this.#client,
         lines: db.collection<CrawlLogDocument>("crawlLogs"),
         heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
         crawls: db.collection<CrawlDocument>("crawls"),

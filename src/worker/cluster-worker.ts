@@ -189,7 +189,8 @@ export class ClusterWorker implements Service {
         hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
-        whenAwake: () => this.#stalls.whenAwake(),
+        // A crawl that logs faster than that can be shipped goes on more slowly.
+        whenAwake: () => this.#stalls.whenAwake() ?? this.#crawlLog.whenWritable(),
         node: nodeId,
       },
       options.limits,
