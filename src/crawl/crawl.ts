@@ -1,5 +1,6 @@
 import type { DuplicatesMode } from "./content-index.js";
 import type { FetchOptions } from "./fetch/fetch-options.js";
+import type { ItemOptions } from "./item-options.js";
 import type { LinkOptions } from "./pages/link-options.js";
 import type { Politeness } from "./politeness.js";
 import type { RecrawlOptions } from "./recrawl-options.js";
@@ -58,6 +59,8 @@ export type CrawlSpec = {
   readonly recrawl?: RecrawlOptions;
   /** What is done with a page whose body was had at another URL. @default "off" */
   readonly duplicates?: DuplicatesMode;
+  /** What becomes of its items. @default they are kept, and nobody is told of them */
+  readonly items?: ItemOptions;
   /** Handed to the spider as they are. */
   readonly params: Readonly<Record<string, unknown>>;
 };

@@ -15,6 +15,7 @@ import { BodyRestartedError } from "./fetch/resumed-body.js";
 import { FileKeeper, fileTypeOf } from "./file-keeper.js";
 import { fileNameOf } from "./file-types.js";
 import type { Frontier } from "./frontier.js";
+import { keptAs } from "./item-keeping.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
@@ -193,7 +194,7 @@ export class Engine {
     }
     const result = this.#results.of(
       task,
-      findings,
+      keptAs(findings, crawl.items),
       outcome,
       this.#nextVisitOf(task, crawl, findings, outcome),
     );

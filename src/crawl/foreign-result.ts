@@ -10,6 +10,7 @@ import type {
   SkipReason,
 } from "./frontier.js";
 import { FAIL_REASONS } from "./frontier.js";
+import { keptAs } from "./item-keeping.js";
 import { maxAttemptsFor, retryAfterMs, retryClassOf, retryDelayMs, type TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { nextVisit } from "./revisit.js";
@@ -126,7 +127,7 @@ export async function toTaskResult(
     ...result,
     ending: { ...result.ending, items: items.length } as Ending,
     pages: [page],
-    items,
+    items: keptAs({ items, files: [] }, crawl.items).items,
     links,
   };
 }

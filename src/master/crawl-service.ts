@@ -4,6 +4,7 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import type { CrawlRequest } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
+import { withoutWebhookSecrets } from "../crawl/item-options.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
 import { UrlIdentity } from "../crawl/urls/url-identity.js";
@@ -436,11 +437,13 @@ export function viewOf(record: CrawlRecord): CrawlView {
     finishedAt,
     finishReason,
     fetch,
+    items,
     ...rest
   } = record;
   return {
     ...rest,
     ...(fetch !== undefined && { fetch: withoutSecrets(fetch) }),
+    ...(items !== undefined && { items: withoutWebhookSecrets(items) }),
     name: name ?? null,
     nodes: nodes ?? { mode: "any", ids: [] },
     createdAt: new Date(createdAt).toISOString(),

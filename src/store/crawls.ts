@@ -18,7 +18,7 @@ import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
-import type { ItemDocument } from "./items.js";
+import type { ItemDocument, ItemVersionDocument } from "./items.js";
 import {
   DEFAULT_LIST_LIMIT,
   decodeCursor,
@@ -95,6 +95,7 @@ export type CrawlsDeps = {
   readonly rounds: Pick<UrlRounds, "hasNextVisits">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
+  readonly versions: Collection<ItemVersionDocument>;
   readonly files: Collection<FileDocument>;
   readonly archive: Collection<ArchiveDocument>;
   readonly retrier: Retrier;
@@ -567,7 +568,7 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, files, archive, crawls } = this.#deps;
+    const { urls, pages, items, versions, files, archive, crawls } = this.#deps;
     // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
     // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
@@ -582,6 +583,7 @@ export class Crawls {
       const contents = new Set(batch.map(({ contentId }) => contentId));
       await Promise.all([...contents].map(discardContent));
     }
+    await deleteAll(versions, idsOf(id));
     await deleteAll(items, idsOf(id));
     await deleteAll(pages, idsOf(id));
     await deleteAll(urls, idsOf(id));

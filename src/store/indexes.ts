@@ -57,7 +57,27 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       partialFilterExpression: { "metadata.sha256": { $exists: true } },
     },
   ],
-  files: [{ name: "by-content", key: { contentId: 1 } }],
+  items: [
+    {
+      // What others are still to be told of, of a crawl, oldest first.
+      name: "to-tell",
+      key: { crawl: 1, tellFrom: 1 },
+      partialFilterExpression: { tellFrom: { $exists: true } },
+    },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
+  files: [
+    { name: "by-content", key: { contentId: 1 } },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
   // Pages of a crawl whose text may be like another's.
   likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],
   crawlState: [{ name: "by-crawl", key: { crawl: 1 } }],

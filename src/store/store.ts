@@ -14,7 +14,7 @@ import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
-import { type ItemDocument, Items } from "./items.js";
+import { type ItemDocument, Items, type ItemVersionDocument } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
 import { MongoFrontier } from "./mongo-frontier.js";
 import { MongoResultSink } from "./mongo-result-sink.js";
@@ -123,6 +123,7 @@ export class Store implements Service {
     const urls = db.collection<UrlDocument>("urls");
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
+    const versions = db.collection<ItemVersionDocument>("itemVersions");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
     this.crawls = new Crawls({
@@ -132,6 +133,7 @@ export class Store implements Service {
       rounds: this.rounds,
       pages,
       items,
+      versions,
       files,
       archive: db.collection<ArchiveDocument>("archive"),
       retrier,
@@ -140,7 +142,7 @@ export class Store implements Service {
     this.frontier = new MongoFrontier({ urls, retrier, clock }, { shardCount: options.shardCount });
     this.urls = new UrlList(urls, { shardCount: options.shardCount });
     this.pages = new Pages(pages, retrier);
-    this.items = new Items(items, retrier);
+    this.items = new Items({ items, versions, retrier });
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, files: this.files, clock });
     const archive = db.collection<ArchiveDocument>("archive");

@@ -291,8 +291,8 @@ export class ApiMaster {
     const count = () => {
       this.itemsRead += 1;
     };
-    items.stream = async function* (crawl, after) {
-      for await (const item of stream(crawl, after)) {
+    items.stream = async function* (crawl, range) {
+      for await (const item of stream(crawl, range)) {
         count();
         yield item;
       }
