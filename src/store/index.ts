@@ -19,7 +19,7 @@ export {
 export type { MongoFileStore } from "./file-store.js";
 export type { Files } from "./files.js";
 export type { MongoHostStates } from "./host-states.js";
-export type { Items } from "./items.js";
+export type { ItemRange, Items } from "./items.js";
 export type { HeldShards, Leases, LeaseView } from "./leases.js";
 export type { Admission, Admitted, FoundUrl } from "./mongo-frontier.js";
 export { MongoFrontier } from "./mongo-frontier.js";
