@@ -34,7 +34,7 @@ export type ItemOptions = {
 const MAX_WEBHOOKS = 10;
 const MAX_KEY_FIELDS = 16;
 const LONGEST_RETENTION_MS = 3_650 * 86_400_000;
-const SIGNED_WITH = /^whsec_(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+const SIGNED_WITH = /^whsec_[A-Za-z0-9+/]{8,}={0,2}$/;
 
 const field = z
   .string()

@@ -8,6 +8,17 @@ export type {
   DeadLettersOptions,
   NewDeadLetter,
 } from "./dead-letters.js";
+export type {
+  Deliveries,
+  DeliveriesOptions,
+  DeliveryRecord,
+  DeliveryTarget,
+  DueDelivery,
+  NewDelivery,
+} from "./deliveries.js";
+export { DELIVERY_STATES } from "./deliveries.js";
+export type { DeliveryLanes, HeldLane } from "./delivery-lanes.js";
+export type { Duties, Duty } from "./duties.js";
 export {
   ConflictError,
   CursorError,
@@ -19,6 +30,7 @@ export {
 export type { MongoFileStore } from "./file-store.js";
 export type { Files } from "./files.js";
 export type { MongoHostStates } from "./host-states.js";
+export type { ItemTellings, Telling } from "./item-tellings.js";
 export type { ItemRange, Items } from "./items.js";
 export type { HeldShards, Leases, LeaseView } from "./leases.js";
 export type { Admission, Admitted, FoundUrl } from "./mongo-frontier.js";

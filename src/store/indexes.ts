@@ -49,6 +49,24 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-digest", key: { digest: 1, at: -1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
+  deliveries: [
+    {
+      // What waits for a target, in order; and when the first of it is due.
+      name: "waiting",
+      key: { lane: 1, order: 1, _id: 1 },
+      partialFilterExpression: { state: "waiting" },
+    },
+    {
+      name: "next",
+      key: { lane: 1, nextAt: 1 },
+      partialFilterExpression: { state: "waiting" },
+    },
+    { name: "newest", key: { order: -1, _id: -1 } },
+    { name: "by-state", key: { state: 1, order: -1, _id: -1 } },
+    { name: "by-crawl", key: { crawl: 1, order: -1, _id: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
+  deliveryLanes: [{ name: "due", key: { dueAt: 1 } }],
   "contents.files": [
     {
       name: "by-sha256",

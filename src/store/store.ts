@@ -9,11 +9,15 @@ import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./c
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
+import { Deliveries, type DeliveriesOptions, type DeliveryDocument } from "./deliveries.js";
+import { type DeliveryLaneDocument, DeliveryLanes, type WaitingDocument } from "./delivery-lanes.js";
+import { Duties, type DutyDocument } from "./duties.js";
 import { StoreUnavailableError } from "./errors.js";
 import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
+import { ItemTellings } from "./item-tellings.js";
 import { type ItemDocument, Items, type ItemVersionDocument } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
 import { MongoFrontier } from "./mongo-frontier.js";
@@ -48,6 +52,7 @@ export type StoreOptions = {
   readonly serverSelectionMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
+  readonly deliveries?: Partial<DeliveriesOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -80,6 +85,7 @@ export class Store implements Service {
   readonly rounds: UrlRounds;
   readonly pages: Pages;
   readonly items: Items;
+  readonly itemTellings: ItemTellings;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
@@ -93,6 +99,9 @@ export class Store implements Service {
   readonly notifications: Notifications;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly deliveries: Deliveries;
+  readonly deliveryLanes: DeliveryLanes;
+  readonly duties: Duties;
   readonly spiders: Spiders;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
@@ -143,6 +152,7 @@ export class Store implements Service {
     this.urls = new UrlList(urls, { shardCount: options.shardCount });
     this.pages = new Pages(pages, retrier);
     this.items = new Items({ items, versions, retrier });
+    this.itemTellings = new ItemTellings(items, retrier);
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, files: this.files, clock });
     const archive = db.collection<ArchiveDocument>("archive");
@@ -177,6 +187,24 @@ export class Store implements Service {
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
+    );
+    this.deliveryLanes = new DeliveryLanes({
+      lanes: db.collection<DeliveryLaneDocument>("deliveryLanes"),
+      waiting: db.collection<WaitingDocument>("deliveries"),
+      clock,
+    });
+    this.deliveries = new Deliveries(
+      {
+        deliveries: db.collection<DeliveryDocument>("deliveries"),
+        lanes: this.deliveryLanes,
+        retrier,
+        clock,
+      },
+      options.deliveries,
+    );
+    this.duties = new Duties(
+      { duties: db.collection<DutyDocument>("duties"), clock },
+      { ttlMs: options.leaseTtlMs },
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.serverClock = new ServerClock(db, clock);
@@ -237,6 +265,7 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
+    await this.deliveries.drop(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */
