@@ -57,8 +57,8 @@ const STOP_GRACE_MS = 3_000;
 /** Share of a wait that chance adds or takes off. */
 const JITTER = 0.2;
 
-/** What came of one delivery, for the lane that it is in. */
-type Verdict = { readonly kind: "go on" } | { readonly kind: "leave alone"; readonly forMs: number };
+/** What came of one delivery, for the lane that it is in. `stop`: nothing more waits there. */
+type Verdict = { readonly kind: "go on" | "stop" } | { readonly kind: "leave alone"; readonly forMs: number };
 
 /**
  * Posts what is to be delivered, at least once. Every master does so: a lane is in the hands of one at a time, which posts
@@ -173,11 +173,9 @@ export class DeliveryService implements Service {
           if (lane === undefined) return;
         }
         const verdict = await this.#deliver(delivery, lane.id, failures);
-        if (verdict.kind === "go on") failures = 0;
-        else {
-          failures += 1;
-          backoffMs = verdict.forMs;
-        }
+        if (verdict.kind === "stop") break;
+        failures = verdict.kind === "leave alone" ? failures + 1 : 0;
+        if (verdict.kind === "leave alone") backoffMs = verdict.forMs;
       }
       await store.deliveryLanes.release(lane, failures, backoffMs);
       // Others may have waited for their turn.
@@ -207,7 +205,7 @@ export class DeliveryService implements Service {
         { ...about, deliveries: 1 + others },
         "a receiver wants nothing more: its deliveries are given up",
       );
-      return { kind: "go on" };
+      return { kind: "stop" };
     }
     const retryMs = Math.max(this.#retryMs(delivery.attempts + 1), posted.retryAfterMs ?? 0);
     const isLast =

@@ -9,20 +9,23 @@ import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { type DeadLettersOptions, Store } from "../store/index.js";
+import { type DeadLettersOptions, type DeliveriesOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
 import { BusCalls } from "./bus-calls.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DeadLetterService } from "./dead-letter-service.js";
+import { DeliveryService, type DeliveryServiceOptions } from "./delivery-service.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
 import { ForeignGate } from "./foreign-gate.js";
 import { ForeignWorkers } from "./foreign-workers.js";
+import { ItemFeed } from "./item-feed.js";
 import { Janitor } from "./janitor.js";
 import { NodeMonitor } from "./node-monitor.js";
 import { SpiderCatalog } from "./spider-catalog.js";
 import { WaitReasons } from "./wait-reasons.js";
+import { WebhookSender } from "./webhook-sender.js";
 
 export type MasterOptions = {
   readonly version: string;
@@ -38,9 +41,12 @@ export type MasterOptions = {
   readonly hostPatienceMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** How long and how often what is to be posted to others is tried. */
+  readonly deliveries: Pick<DeliveryServiceOptions, "maxAttempts" | "maxAgeMs" | "timeoutMs" | "atOnce"> &
+    DeliveriesOptions;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
-  /** For the robots.txt of hosts whose pages others fetch. */
+  /** For the robots.txt of hosts whose pages others fetch, and for where may be posted to. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
 
@@ -64,7 +70,13 @@ export class Master implements Service {
     this.#logger = logger;
     const { namespace, leaseMs } = options;
     const store = new Store(
-      { uri: options.mongodbUri, namespace, leaseTtlMs: leaseMs, deadLetters: options.deadLetters },
+      {
+        uri: options.mongodbUri,
+        namespace,
+        leaseTtlMs: leaseMs,
+        deadLetters: options.deadLetters,
+        deliveries: options.deliveries,
+      },
       { logger },
     );
     // Instants that masters and workers compare are read off one clock: the database server's.
@@ -109,6 +121,34 @@ export class Master implements Service {
       },
       { store, bus, feed, nodes, foreign, clock, logger, metrics },
     );
+    const { fetcher } = options;
+    const delivering = new DeliveryService(
+      {
+        store,
+        sender: new WebhookSender(
+          {
+            userAgent: fetcher.userAgent,
+            allowedNetworks: fetcher.allowedNetworks ?? [],
+            ca: fetcher.ca,
+            timeoutMs: options.deliveries.timeoutMs,
+            maxConnections: 2 * options.deliveries.atOnce,
+          },
+          clock,
+        ),
+        metrics,
+        clock,
+        logger,
+      },
+      options.deliveries,
+    );
+    const itemFeed = new ItemFeed({
+      masterId: id,
+      store,
+      bus,
+      clock,
+      logger,
+      onDeliveries: () => delivering.wake(),
+    });
     const waitReasons = new WaitReasons({
       hosts: store.hosts,
       capacity: () => nodes.capacity(),
@@ -128,6 +168,8 @@ export class Master implements Service {
       new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
       new Janitor({ store, bus, crawls, clock, logger }),
+      delivering,
+      itemFeed,
       dispatching,
     ];
   }

@@ -18,6 +18,8 @@ export type Duty = {
   readonly validUntil: number;
 };
 
+const NEVER = new Date(0);
+
 /**
  * Who does what only one may do at a time. A master that sleeps, or is cut off, finds its duty expired on its own clock
  * before anyone else can take it.
@@ -40,25 +42,30 @@ export class Duties {
   /** Takes a duty that nobody has, or prolongs one's own. @returns undefined when another has it */
   async take(name: string, owner: string): Promise<Duty | undefined> {
     const askedAt = this.#clock.monotonic();
-    const isOver = { $lte: ["$expiresAt", "$$NOW"] };
-    const isKept = { $and: [{ $eq: ["$owner", { $literal: owner }] }, { $gt: ["$expiresAt", "$$NOW"] }] };
+    const isMine = { $eq: ["$owner", { $literal: owner }] };
+    const isOver = { $lte: [{ $ifNull: ["$expiresAt", NEVER] }, "$$NOW"] };
+    const mayTake = { $or: [isMine, isOver] };
+    const isKept = { $and: [isMine, { $not: [isOver] }] };
+    const epoch = { $ifNull: ["$epoch", 0] };
     try {
+      // Of one that is another's nothing changes.
       const held = await this.#duties.findOneAndUpdate(
-        { _id: name, $or: [{ owner }, { $expr: isOver }] },
+        { _id: name },
         [
           {
             $set: {
-              epoch: { $cond: [isKept, "$epoch", { $add: [{ $ifNull: ["$epoch", 0] }, 1] }] },
-              owner: { $literal: owner },
-              expiresAt: { $add: ["$$NOW", this.#ttlMs] },
+              owner: { $cond: [mayTake, { $literal: owner }, "$owner"] },
+              epoch: { $cond: [mayTake, { $cond: [isKept, epoch, { $add: [epoch, 1] }] }, epoch] },
+              expiresAt: { $cond: [mayTake, { $add: ["$$NOW", this.#ttlMs] }, "$expiresAt"] },
             },
           },
         ],
         { upsert: true, returnDocument: "after" },
       );
-      return held === null ? undefined : { name, epoch: held.epoch, validUntil: askedAt + this.#ttlMs };
+      if (held?.owner !== owner) return undefined;
+      return { name, epoch: held.epoch, validUntil: askedAt + this.#ttlMs };
     } catch (error) {
-      // It is there, and another's: nothing matched, and nothing could be inserted.
+      // Two that were the first to want it: the other has it.
       if (isDuplicateKey(error)) return undefined;
       throw error;
     }
@@ -66,6 +73,6 @@ export class Duties {
 
   /** Gives it up, so that others need not wait for it to expire. */
   async release(name: string, owner: string): Promise<void> {
-    await this.#duties.updateOne({ _id: name, owner }, { $set: { expiresAt: new Date(0) } });
+    await this.#duties.updateOne({ _id: name, owner }, { $set: { expiresAt: NEVER } });
   }
 }

@@ -20,9 +20,18 @@ export class ItemTellings {
     this.#retrier = retrier;
   }
 
-  /** The crawls of which something is to be told. */
-  crawls(): Promise<readonly string[]> {
-    return this.#items.distinct("crawl", { tellFrom: { $gt: 0 } }, { hint: "to-tell" });
+  /** The crawls of which something is to be told. One seek for each, however much that is, and one more. */
+  async crawls(): Promise<readonly string[]> {
+    const crawls: string[] = [];
+    for (let last = ""; ; ) {
+      const next = await this.#items.findOne(
+        { crawl: { $gt: last }, tellFrom: { $gt: 0 } },
+        { sort: { crawl: 1, tellFrom: 1 }, hint: "to-tell", projection: { _id: 0, crawl: 1 } },
+      );
+      if (next === null) return crawls;
+      last = next.crawl;
+      crawls.push(last);
+    }
   }
 
   /** What is to be told of a crawl, what was extracted first in front. */

@@ -267,6 +267,7 @@ export class ApiMaster {
       names.events(),
       names.broadcast(),
       names.cancels(),
+      names.items(),
       names.dead(),
       names.rejected(),
     ]) {

@@ -146,7 +146,8 @@ describe("a delivery", () => {
     await untilState(one, "delivered");
 
     expect(await store.deliveries.textOf(one.id)).toBeUndefined();
-    expect(await store.collection("deliveryLanes").countDocuments()).toBe(0);
+    const lanes = () => store.collection("deliveryLanes").countDocuments();
+    await expect.poll(lanes, { timeout: 10_000 }).toBe(0);
   });
 
   it.each([

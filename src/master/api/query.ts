@@ -6,6 +6,7 @@ export const crawlId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$/, "mus
 export const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a node's id");
 export const fileId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be a file's id");
 export const itemId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be an item's id");
+export const deliveryId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be a delivery's id");
 export const deadLetterId = z.string().regex(/^[0-9a-f]{24}$/, "must be a dead letter's id");
 
 const limit = z

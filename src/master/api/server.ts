@@ -9,6 +9,7 @@ import { Access, defaultRole } from "./access.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
 import { deadLetterRoutes } from "./dead-letters.js";
+import { deliveryRoutes } from "./deliveries.js";
 import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
@@ -154,6 +155,7 @@ export class ApiServer implements Service {
         nodeRoutes(api, parts);
         notificationRoutes(api, parts);
         deadLetterRoutes(api, parts);
+        deliveryRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },
