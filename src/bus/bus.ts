@@ -13,7 +13,7 @@ import { ItemStream } from "./item-stream.js";
 import { NodeClaim } from "./node-claim.js";
 import { Publisher } from "./publisher.js";
 import type { SecurityOptions } from "./security.js";
-import { SpiderQueues } from "./spider-queues.js";
+import { TaskQueues } from "./task-queues.js";
 import { declareTopology, Names, TOPOLOGY_DEFAULTS, type TopologyOptions } from "./topology.js";
 import { WorkQueue } from "./work-queue.js";
 
@@ -62,6 +62,9 @@ const DEFAULTS = {
   maxCalls: 1_000,
 };
 
+/** A queue of nodes that a crawl had selected goes when nothing was done with it for so long, in milliseconds. */
+const UNUSED_PLACE_MS = 600_000;
+
 /** How long a stop waits for messages under way to be confirmed, in milliseconds. */
 const STOP_GRACE_MS = 5_000;
 
@@ -75,7 +78,10 @@ const DIRECT_RECONNECT = { minMs: 50, maxMs: 1_000 };
 export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = AnyCalls> implements Service {
   readonly name = "bus";
   readonly tasks: WorkQueue;
-  readonly spiderQueues: SpiderQueues;
+  /** Of spiders whose pages are read by workers that are not Warren's. */
+  readonly spiderQueues: TaskQueues;
+  /** Of nodes that crawls have selected. */
+  readonly placedQueues: TaskQueues;
   readonly events: Events;
   readonly items: ItemStream;
   readonly calls: Calls<Node, Master>;
@@ -100,6 +106,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       declare: async (channel: Channel) => {
         await declareTopology(channel, names, topology);
         await this.spiderQueues.declareOn(channel);
+        await this.placedQueues.declareOn(channel);
       },
     };
     const connection = (purpose: "publish" | "consume") =>
@@ -124,8 +131,16 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
     );
     const answers = new Answers({ publisher, direct: this.#direct, logger });
     this.#publishers = [taskPublisher, publisher, risky, answers];
-    this.tasks = new WorkQueue(names.tasks(), taskPublisher, consuming);
-    this.spiderQueues = new SpiderQueues({ names, publisher: taskPublisher, consuming, topology });
+    const taking = { publisher: taskPublisher, consuming, unsettled: new WeakMap() };
+    this.tasks = new WorkQueue(names.tasks(), taking);
+    this.spiderQueues = new TaskQueues({ ...taking, names, topology, nameOf: names.tasksOf });
+    this.placedQueues = new TaskQueues({
+      ...taking,
+      names,
+      topology,
+      nameOf: names.placed,
+      expiresMs: UNUSED_PLACE_MS,
+    });
     const { role, id } = options.identity;
     this.events = new Events({
       exchange: names.events(),

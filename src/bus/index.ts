@@ -31,7 +31,7 @@ export type { PublishOutcome } from "./publisher.js";
 export type { BusRole, Rights } from "./rights.js";
 export { BUS_ROLES, rightsOf } from "./rights.js";
 export type { SecurityOptions } from "./security.js";
-export { SpiderQueues } from "./spider-queues.js";
+export { TaskQueues } from "./task-queues.js";
 export type { TopologyOptions } from "./topology.js";
 export { Names } from "./topology.js";
 export type { Consumer, DeliveryOutcome, TaskMessage } from "./work-queue.js";

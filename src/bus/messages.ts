@@ -35,6 +35,7 @@ export type ExternalTask = {
   readonly body?: string;
   readonly meta?: Readonly<Record<string, unknown>>;
   readonly render?: RenderRequest;
+  readonly callback?: string;
 };
 
 export type ParsedTask =
@@ -112,6 +113,7 @@ export const externalTask = z.object({
   body: z.string().exactOptional(),
   meta: meta.exactOptional(),
   render: renderRequest.exactOptional(),
+  callback: z.string().min(1, "must not be empty").max(100).exactOptional(),
 });
 
 /**

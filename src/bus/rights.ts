@@ -43,6 +43,7 @@ export function rightsOf(role: BusRole, names: Names, node?: string): Rights {
         ...at(names.events(), names.broadcast(), names.cancels(), names.rejected(), names.dead()),
         ...at(names.items(), names.master(), names.tasks()),
         `${literally(names.tasksOf(""))}.+`,
+        `${literally(names.placed(""))}.+`,
         GENERATED,
       ];
       return {
@@ -55,7 +56,12 @@ export function rightsOf(role: BusRole, names: Names, node?: string): Rights {
       return {
         configure: anyOf([nodes, GENERATED]),
         write: anyOf([...at(names.events(), names.dead(), names.cancels()), GENERATED, DEFAULT_EXCHANGE]),
-        read: anyOf([...at(names.tasks(), names.broadcast()), nodes, GENERATED]),
+        read: anyOf([
+          ...at(names.tasks(), names.broadcast()),
+          `${literally(names.placed(""))}.+`,
+          nodes,
+          GENERATED,
+        ]),
       };
     case "publisher":
       return {

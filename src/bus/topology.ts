@@ -28,6 +28,8 @@ export class Names {
   readonly tasks = () => `${this.#namespace}.tasks`;
   /** The durable work queue of one spider's tasks, for workers that are not Warren's. */
   readonly tasksOf = (spider: string) => `${this.#namespace}.tasks.${spider}`;
+  /** The work queue of tasks for nodes that crawls have selected, by a name for the selection. */
+  readonly placed = (place: string) => `${this.#namespace}.placed.${place}`;
   /** Exchange and queue of what the broker itself gave up, on its way to the dead letters. */
   readonly rejected = () => `${this.#namespace}.rejected`;
   /** Exchange and queue of dead letters. */
@@ -113,6 +115,7 @@ export async function declareTaskQueue(
   queue: string,
   names: Names,
   options: TopologyOptions,
+  expiresMs?: number,
 ): Promise<void> {
   await channel.assertQueue(queue, {
     durable: true,
@@ -125,6 +128,7 @@ export async function declareTaskQueue(
       "x-dead-letter-strategy": "at-least-once",
       "x-overflow": "reject-publish",
       "x-max-length": options.maxTasks,
+      ...(expiresMs !== undefined && { "x-expires": expiresMs }),
     },
   });
 }
@@ -160,7 +164,10 @@ export function topologyError(error: unknown): ConfigError | undefined {
 
 /** Which setting an argument of a queue comes from, told by how the broker complains of it. */
 const SETTING_OF_ARGUMENT = [
-  { pattern: /arg 'x-max-length' for queue '[^']*\.tasks(\.[^']*)?'/, setting: "WARREN_MAX_TASKS" },
-  { pattern: /arg 'x-delivery-limit' for queue '[^']*\.tasks(\.[^']*)?'/, setting: "WARREN_DELIVERY_LIMIT" },
+  { pattern: /arg 'x-max-length' for queue '[^']*\.(tasks|placed)(\.[^']*)?'/, setting: "WARREN_MAX_TASKS" },
+  {
+    pattern: /arg 'x-delivery-limit' for queue '[^']*\.(tasks|placed)(\.[^']*)?'/,
+    setting: "WARREN_DELIVERY_LIMIT",
+  },
   { pattern: /arg 'x-max-length' for queue '[^']*\.dead'/, setting: "WARREN_MAX_DEAD_LETTERS" },
 ] as const;

@@ -70,26 +70,30 @@ export interface Consumer {
   stop(): Promise<void>;
 }
 
+export type WorkQueueParts = {
+  readonly publisher: Publisher;
+  readonly consuming: SupervisedConnection;
+  /** A channel to ask the broker on. @default one of its own */
+  readonly inspecting?: SupervisedChannel;
+  /** What was taken and is not settled, by the signal of its channel; shared by queues whose deliveries are settled together. */
+  readonly unsettled: WeakMap<AbortSignal, Unsettled>;
+};
+
 /** The durable queue of tasks, for which workers compete. */
 export class WorkQueue {
   readonly #queue: string;
   readonly #publisher: Publisher;
   readonly #consuming: SupervisedConnection;
   readonly #inspecting: SupervisedChannel;
-  /** By the signal of their channel. */
-  readonly #unsettled = new WeakMap<AbortSignal, Unsettled>();
+  readonly #unsettled: WeakMap<AbortSignal, Unsettled>;
 
-  /** @param inspecting a channel to ask the broker on; one of its own by default */
-  constructor(
-    queue: string,
-    publisher: Publisher,
-    consuming: SupervisedConnection,
-    inspecting = consuming.channel("queue inspection", async () => {}),
-  ) {
+  constructor(queue: string, parts: WorkQueueParts) {
+    const { publisher, consuming } = parts;
     this.#queue = queue;
     this.#publisher = publisher;
     this.#consuming = consuming;
-    this.#inspecting = inspecting;
+    this.#inspecting = parts.inspecting ?? consuming.channel("queue inspection", async () => {});
+    this.#unsettled = parts.unsettled;
   }
 
   /**
@@ -181,7 +185,7 @@ export class WorkQueue {
     return open.channel;
   }
 
-  /** Settles deliveries. Those whose channel was lost are the broker's again: nothing is sent for them. */
+  /** Settles deliveries, of this queue or one that it shares them with. Those whose channel was lost are the broker's again: nothing is sent for them. */
   settle(deliveries: readonly TaskDelivery[], outcome: DeliveryOutcome): void {
     const bySignal = new Map<AbortSignal, number[]>();
     for (const { signal, tag } of deliveries) {
@@ -203,7 +207,7 @@ export class WorkQueue {
 }
 
 /** The channel on which deliveries came, and those that were not settled, in the order of their tags. */
-type Unsettled = { readonly channel: Channel; readonly tags: Set<number> };
+export type Unsettled = { readonly channel: Channel; readonly tags: Set<number> };
 
 function settleOn(
   { channel, tags: unsettled }: Unsettled,

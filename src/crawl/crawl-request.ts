@@ -3,6 +3,7 @@ import { type DuplicatesMode, duplicatesMode } from "./content-index.js";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
 import { type FetchOptions, fetchOptions } from "./fetch/fetch-options.js";
 import { type ItemOptions, itemOptions } from "./item-options.js";
+import { type NodeSelection, nodeSelection } from "./node-selection.js";
 import { type LinkOptions, linkOptions } from "./pages/link-options.js";
 import { politeness } from "./politeness.js";
 import { type RecrawlOptions, recrawlOptions } from "./recrawl-options.js";
@@ -35,7 +36,8 @@ export function whole(least: number, most: number) {
 /** 0 (last) to 9 (first). */
 export const priority = whole(0, 9);
 
-const limits = z.strictObject({
+/** The limits of a crawl, as they come from outside. */
+export const crawlLimits = z.strictObject({
   maxDepth: whole(0, 1_000_000).exactOptional(),
   maxPages: whole(1, Number.MAX_SAFE_INTEGER).exactOptional(),
   maxDurationMs: whole(1, 3_650 * DAY_MS).exactOptional(),
@@ -45,12 +47,6 @@ const limits = z.strictObject({
 export const spiderName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'");
-
-/** Which nodes may take part. */
-const nodes = z.strictObject({
-  mode: z.enum(["any", "selected", "all"]),
-  ids: z.array(z.string().min(1).max(100)).max(1_000).default([]),
-});
 
 const params = z.record(z.string(), z.unknown()).superRefine((value, context) => {
   if (depthOf(value) > MAX_PARAMS_DEPTH) {
@@ -73,7 +69,7 @@ export const crawlRequest = z.strictObject({
   spider: spiderName.default("links"),
   seeds: urlList.default([]),
   scope: scopeOption.default("host"),
-  limits: limits.default({}),
+  limits: crawlLimits.default({}),
   politeness: politeness.default(DEFAULT_POLITENESS),
   urls: urlOptions.exactOptional(),
   links: linkOptions.exactOptional(),
@@ -82,11 +78,18 @@ export const crawlRequest = z.strictObject({
   recrawl: recrawlOptions.exactOptional(),
   duplicates: duplicatesMode.exactOptional(),
   items: itemOptions.exactOptional(),
-  nodes: nodes.default({ mode: "any", ids: [] }),
+  nodes: nodeSelection.default({ mode: "any", ids: [] }),
   archive: z.boolean().exactOptional(),
   render: renderOptions.exactOptional(),
   params: params.default({}),
 });
+
+const ofSpider = z.object({ spider: crawlRequest.shape.spider });
+
+/** The spider of a crawl that someone asks for; undefined if what is there is no spider's name. */
+export function spiderNameOf(request: unknown): string | undefined {
+  return ofSpider.safeParse(request).data?.spider;
+}
 
 /** What someone asks of a new crawl, defaults filled in. Its seeds and spider are not yet looked at. */
 export type CrawlRequest = {
@@ -103,7 +106,7 @@ export type CrawlRequest = {
   readonly recrawl?: RecrawlOptions;
   readonly duplicates?: DuplicatesMode;
   readonly items?: ItemOptions;
-  readonly nodes: { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
+  readonly nodes: NodeSelection;
   readonly archive?: boolean;
   readonly render?: RenderOptions;
   readonly params: Readonly<Record<string, unknown>>;

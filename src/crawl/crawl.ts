@@ -1,6 +1,7 @@
 import type { DuplicatesMode } from "./content-index.js";
 import type { FetchOptions } from "./fetch/fetch-options.js";
 import type { ItemOptions } from "./item-options.js";
+import type { NodeSelection } from "./node-selection.js";
 import type { LinkOptions } from "./pages/link-options.js";
 import type { Politeness } from "./politeness.js";
 import type { RecrawlOptions } from "./recrawl-options.js";
@@ -38,6 +39,8 @@ export type CrawlSpec = {
   readonly name?: string;
   /** @default "links" */
   readonly spider: string;
+  /** The version of the spider that it stays with. @default the spider has only one */
+  readonly spiderVersion?: string;
   readonly seeds: readonly string[];
   /** @default "host" */
   readonly scope: Scope;
@@ -61,6 +64,10 @@ export type CrawlSpec = {
   readonly duplicates?: DuplicatesMode;
   /** What becomes of its items. @default they are kept, and nobody is told of them */
   readonly items?: ItemOptions;
+  /** Its spider runs as a whole, on one node or on each that takes part, instead of reading pages. */
+  readonly runs?: true;
+  /** Which nodes take part. @default any */
+  readonly nodes?: NodeSelection;
   /** Handed to the spider as they are. */
   readonly params: Readonly<Record<string, unknown>>;
 };
@@ -87,6 +94,8 @@ export type CrawlCounts = {
   readonly failed: number;
   readonly skipped: number;
   readonly items: number;
+  /** Items that were not as their spider's schema says, and are kept aside. */
+  readonly invalidItems: number;
   readonly files: number;
   /** Body bytes fetched, after decoding. */
   readonly bytes: number;
@@ -99,6 +108,7 @@ export const NO_COUNTS: CrawlCounts = {
   failed: 0,
   skipped: 0,
   items: 0,
+  invalidItems: 0,
   files: 0,
   bytes: 0,
 };

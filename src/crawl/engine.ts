@@ -3,12 +3,13 @@ import type { Clock } from "../lib/clock.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import { traceFields } from "../lib/trace-context.js";
+import { untilAborted } from "../lib/until-aborted.js";
 import { TaskArchive } from "./archive/archive.js";
 import { type ContentIndex, contentHash, contentHashOf, type KnownContent } from "./content-index.js";
 import { type Crawl, INBOX } from "./crawl.js";
 import type { CrawlStates } from "./crawl-state.js";
 import type { HostNews } from "./dispatch/host-state.js";
-import { FetchError, SpiderError } from "./errors.js";
+import { FetchError, SpiderError, SpiderUnavailableError } from "./errors.js";
 import { type FetchProfile, FetchProfiles } from "./fetch/fetch-profile.js";
 import type { Fetched, Fetcher } from "./fetch/fetcher.js";
 import { BodyRestartedError } from "./fetch/resumed-body.js";
@@ -34,15 +35,13 @@ import type { ListingForm } from "./sitemaps/listing.js";
 import { ListingRun, listingFormOf } from "./sitemaps/listing-run.js";
 import { SitemapDiscovery } from "./sitemaps/sitemap-discovery.js";
 import type { Spider } from "./spider.js";
+import type { SpiderCatalog } from "./spider-catalog.js";
 import { SpiderRun } from "./spider-run.js";
+import { type SpiderSession, SpiderSessions } from "./spider-sessions.js";
 import type { Task } from "./task.js";
 import { requestAt } from "./task-request.js";
 import { type Findings, nothingFound, type TaskResult, TaskResults } from "./task-result.js";
 import { canonicalUrl } from "./urls/url.js";
-
-export interface SpiderCatalog {
-  get(name: string): Spider | undefined;
-}
 
 export type EngineDeps = {
   readonly fetcher: Fetcher;
@@ -68,6 +67,10 @@ export type EngineDeps = {
    * that, and until when a host asked to be left alone.
    */
   readonly onHostLearnt?: (state: HostNews) => void;
+  /** What a spider logs about a page goes there. @default the logger */
+  readonly pageLog?: (task: Task, crawl: Crawl, spider: Spider) => Logger;
+  /** What the hooks of a spider log goes there. @default the logger */
+  readonly hookLog?: (crawl: Crawl, spider: Spider) => Logger;
   /** A promise to wait for before anything is asked of a host; undefined when nothing need be waited for. */
   readonly whenAwake?: () => Promise<void> | undefined;
   /** The node's id, on every record. */
@@ -89,6 +92,8 @@ type CrawlContext = {
   readonly profile: FetchProfile | undefined;
   readonly limits: TaskLimits;
   readonly judge: AttemptJudge;
+  /** Set when the spider has hooks. */
+  readonly session?: SpiderSession;
 };
 
 /** The page, once a browser had it, leads to another. */
@@ -124,6 +129,7 @@ export class Engine {
   /** Hosts that asked to be left alone: what was dispatched before that was known is not begun. */
   readonly #backoffs = new LRUCache<string, number>({ max: MAX_BACKOFFS });
   readonly #gate: RobotsGate;
+  readonly #sessions: SpiderSessions;
 
   constructor(deps: EngineDeps, limits: Partial<TaskLimits> = {}) {
     this.#deps = deps;
@@ -134,6 +140,7 @@ export class Engine {
     this.#profiles = new FetchProfiles(deps.clock, this.#limits);
     this.#documents = deps.documents ?? new Documents();
     this.#files = new FileKeeper(deps, this.#limits);
+    this.#sessions = new SpiderSessions(deps, { openTimeoutMs: this.#limits.spiderTimeoutMs });
   }
 
   /**
@@ -141,22 +148,67 @@ export class Engine {
    * @returns undefined when the signal ended it: nothing may be concluded about the URL then
    */
   async run(task: Task, crawl: Crawl, signal: AbortSignal): Promise<TaskResult | undefined> {
-    const name = task.request?.spider ?? crawl.spider;
-    const spider = this.#deps.spiders.get(name);
     const findings = nothingFound();
-    if (spider === undefined) {
-      const error = `no spider named "${name}" here`;
-      return this.#results.of(task, findings, {
-        state: "failed",
-        reason: "spider-error",
-        error,
-        endedAt: this.#deps.clock.now(),
-        untouched: true,
-        counts: false,
-      });
+    let spider: Spider;
+    let session: SpiderSession | undefined;
+    try {
+      const found = this.#spiderOf(task, crawl);
+      spider = found instanceof Promise ? await untilAborted(found, signal) : found;
+      const reprieve = this.#reprieveOf(task);
+      if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
+      const entered = this.#sessions.enter(crawl, spider, signal);
+      session = entered instanceof Promise ? await entered : entered;
+    } catch (error) {
+      if (signal.aborted) return undefined;
+      return this.#results.of(task, findings, this.#withoutSpider(error, task));
     }
-    const reprieve = this.#reprieveOf(task);
-    if (reprieve !== undefined) return this.#results.of(task, findings, reprieve);
+    try {
+      return await this.#visit(task, crawl, spider, session, findings, signal);
+    } finally {
+      if (session !== undefined) this.#sessions.leave(session);
+    }
+  }
+
+  /** A crawl is over here, or was closed: its spiders are told. What comes of it later is begun anew. */
+  over(crawl: string): void {
+    this.#sessions.over(crawl);
+  }
+
+  /** Resolves when all spiders were told that it is over. */
+  async stop(): Promise<void> {
+    await this.#sessions.stop();
+  }
+
+  /** @throws SpiderError when there is none @throws SpiderUnavailableError */
+  #spiderOf(task: Task, crawl: Crawl): Spider | Promise<Spider> {
+    const name = task.request?.spider ?? crawl.spider;
+    // What another spider's version is, this crawl does not say.
+    const version = name === crawl.spider ? crawl.spiderVersion : undefined;
+    const known = (spider: Spider | undefined) => {
+      if (spider !== undefined) return spider;
+      const ofVersion = version === undefined ? "" : ` with a version "${version}"`;
+      throw new SpiderError(`no spider named "${name}"${ofVersion} here`);
+    };
+    const found = this.#deps.spiders.get(name, version);
+    return found instanceof Promise ? found.then(known) : known(found);
+  }
+
+  /** @throws what has nothing to do with the spider, as it came */
+  #withoutSpider(error: unknown, task: Task): Outcome {
+    if (error instanceof SpiderUnavailableError) return this.#judge.withoutSpider(error, task);
+    if (!(error instanceof SpiderError)) throw error;
+    const untried = { endedAt: this.#deps.clock.now(), untouched: true, counts: false };
+    return { ...untried, state: "failed", reason: "spider-error", error: error.message };
+  }
+
+  async #visit(
+    task: Task,
+    crawl: Crawl,
+    spider: Spider,
+    session: SpiderSession | undefined,
+    findings: Findings,
+    signal: AbortSignal,
+  ): Promise<TaskResult | undefined> {
     const rendering = PageRendering.of(task, crawl, this.#deps);
     const { links: admission, sitemaps } = this.#admissionOf(crawl);
     const profile = this.#profiles.of(crawl);
@@ -168,6 +220,7 @@ export class Engine {
       profile,
       limits: profile?.limits ?? this.#limits,
       judge: profile?.judge ?? this.#judge,
+      ...(session !== undefined && { session }),
     };
     if (crawl.archive === true) {
       findings.archive = new TaskArchive(task, this.#deps.clock, context.limits.maxPageBytes);
@@ -194,7 +247,7 @@ export class Engine {
     }
     const result = this.#results.of(
       task,
-      keptAs(findings, crawl.items),
+      keptAs(findings, crawl),
       outcome,
       this.#nextVisitOf(task, crawl, findings, outcome),
     );
@@ -474,8 +527,10 @@ export class Engine {
       if (error instanceof SpiderError) {
         await this.#dropFiles(findings);
         findings.items = [];
+        findings.invalidItems = [];
         findings.links.clear();
         context.admission.forget();
+        if (context.session !== undefined) await this.#sessions.failed(context.session, error, url);
         return { ...facts(), state: "failed", reason: "spider-error", error: error.message };
       }
       return context.judge.fetchFailed(error, task, statusCode);
@@ -624,7 +679,7 @@ export class Engine {
       ...(rendered !== undefined && { rendered }),
       documents: this.#documents,
       state: this.#deps.states.of(crawl.id),
-      log: loggerOf(task, this.#deps.logger),
+      log: () => this.#pageLog(task, context, url),
       signal,
     });
     const isBig = body.length > this.#limits.bigPageBytes;
@@ -651,6 +706,11 @@ export class Engine {
     if (await this.#deps.claims.claim(asUrl, task.id)) return undefined;
     admission.leaveTo(asUrl.id);
     return canonical.url;
+  }
+
+  #pageLog(task: Task, { crawl, spider }: CrawlContext, url: string): Logger {
+    const { pageLog, logger } = this.#deps;
+    return pageLog?.(task, crawl, spider) ?? loggerOf(task, logger).child({ crawl: crawl.id, url });
   }
 
   #spiderRun(

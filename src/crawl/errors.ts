@@ -110,6 +110,23 @@ export class SpiderError extends CrawlError {
 }
 
 /**
+ * A spider's code cannot be had here now, or not be made ready to run. Not for a spider that does not exist, nor for one
+ * that fails on a page.
+ */
+export class SpiderUnavailableError extends CrawlError {
+  readonly code = "SPIDER_UNAVAILABLE";
+  /** Whether it may be otherwise a little later. */
+  readonly retryable: boolean;
+
+  /** @param options `retryable` @default true */
+  constructor(message: string, options: ErrorOptions & { readonly retryable?: boolean } = {}) {
+    const { retryable = true, ...rest } = options;
+    super(message, rest);
+    this.retryable = retryable;
+  }
+}
+
+/**
  * A page was fetched and could not be rendered: its process crashed or grew too large, its document was not to be had
  * in time, or is too large. Not for a page that is merely not quiet in time: what is there then is taken.
  */

@@ -127,7 +127,7 @@ export async function toTaskResult(
     ...result,
     ending: { ...result.ending, items: items.length } as Ending,
     pages: [page],
-    items: keptAs({ items, files: [] }, crawl.items).items,
+    items: keptAs({ items, files: [] }, crawl).items,
     links,
   };
 }

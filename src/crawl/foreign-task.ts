@@ -23,6 +23,8 @@ export type ForeignTask = {
   readonly body?: string;
   /** What came with the URL. */
   readonly meta?: Readonly<Record<string, unknown>>;
+  /** Which of the spider's ways to read a page its request asks for. */
+  readonly callback?: string;
   /** Whether and how the page is to be rendered, if its request says so. */
   readonly render?: RenderRequest;
   /** The crawl's, for its spider; absent when there are none. */
@@ -49,6 +51,7 @@ export function toForeignTask(task: Task, crawl: Pick<Crawl, "spider" | "params"
     ...(headers !== undefined && { headers }),
     ...(body !== undefined && { body }),
     ...(request?.meta !== undefined && { meta: request.meta }),
+    ...(request?.callback !== undefined && { callback: request.callback }),
     ...(request?.render !== undefined && { render: request.render }),
     ...(Object.keys(crawl.params).length > 0 && { params: crawl.params }),
     // Whole, for languages that tell numbers apart.

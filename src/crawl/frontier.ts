@@ -58,6 +58,8 @@ export type UrlRequest = {
   readonly spider?: string;
   /** Kept with the URL and handed to the spider on its page. */
   readonly meta?: Readonly<Record<string, unknown>>;
+  /** The one of its spider's `callbacks` that reads its page. */
+  readonly callback?: string;
   /** Set: it is a sitemap, and no page. */
   readonly sitemap?: SitemapMark;
   /** Whether and how its page is to be rendered, when that is not the crawl's to say. */
@@ -159,6 +161,8 @@ export type Ending = {
       /** What happened, for people. */
       readonly error?: string;
       readonly items: number;
+      /** Absent: 0. */
+      readonly invalidItems?: number;
       readonly files: number;
       /** It was found as it had been: what its page gave before still counts as what it gives. */
       readonly isUnchanged?: true;

@@ -1,23 +1,26 @@
 import { hash } from "node:crypto";
+import type { CrawlSpec } from "./crawl.js";
 import type { ItemOptions } from "./item-options.js";
 import type { FileRecord, ItemKeeping, ItemRecord } from "./records.js";
 
 /** Characters of a hash, of 6 bits each. */
 const HASH_CHARACTERS = 21;
 
-/** Items and files of a task, with how their crawl wants them kept. Costs nothing where it does not say. */
+/**
+ * Items and files of a task, with how their crawl wants them kept. Costs nothing where it does not say. Files of a crawl
+ * that is archived are part of its archive, and stay.
+ */
 export function keptAs<Found extends { items: readonly ItemRecord[]; files: readonly FileRecord[] }>(
   found: Found,
-  options: ItemOptions | undefined,
+  { items: options, archive = false }: Pick<CrawlSpec, "items" | "archive">,
 ): Found {
   if (options === undefined) return found;
   const { retentionMs } = options;
   return {
     ...found,
     items: found.items.map((item) => ({ ...item, keeping: keepingOf(item, options) })),
-    ...(retentionMs !== undefined && {
-      files: found.files.map((file) => ({ ...file, expiresAt: file.at + retentionMs })),
-    }),
+    ...(retentionMs !== undefined &&
+      !archive && { files: found.files.map((file) => ({ ...file, expiresAt: file.at + retentionMs })) }),
   };
 }
 

@@ -1,6 +1,6 @@
 import type { Clock } from "../lib/clock.js";
 import type { TroubleReport } from "./dispatch/host-health.js";
-import { ConnectionsBusyError, FetchError, RenderError } from "./errors.js";
+import { ConnectionsBusyError, FetchError, RenderError, type SpiderUnavailableError } from "./errors.js";
 import type { Fetched } from "./fetch/fetcher.js";
 import { statusInWords } from "./fetch/status-words.js";
 import type { FailReason, RedirectTarget, SkipReason } from "./frontier.js";
@@ -32,6 +32,11 @@ export type Outcome = {
   | { state: "skipped"; reason: SkipReason; error?: string }
   | { state: "queued"; reason: string; readyAt: number; host?: string; target?: RedirectTarget }
 );
+
+/** Attempts of a URL after which it fails if the code of its spider cannot be had. */
+const SPIDER_ATTEMPTS = 3;
+/** Wait for the code of a spider, in milliseconds. */
+const SPIDER_WAIT_MS = 5_000;
 
 /** How a URL ends if it is not tried again. */
 type Otherwise =
@@ -94,6 +99,16 @@ export class AttemptJudge {
         ? { state: "skipped", reason: "robots", error }
         : { state: "failed", reason: failReason, error };
     return this.#tryAgain(failReason === "timeout" ? "timeout" : "network", task, endedAt, end);
+  }
+
+  /** The spider's code cannot be had here now: perhaps it can a little later, or on another node. */
+  withoutSpider(error: SpiderUnavailableError, task: Task): Outcome {
+    const endedAt = this.#clock.now();
+    const facts = { endedAt, counts: true, untouched: true };
+    if (!error.retryable || task.attempts + 1 >= SPIDER_ATTEMPTS) {
+      return { ...facts, state: "failed", reason: "spider-error", error: error.message };
+    }
+    return { ...facts, state: "queued", reason: error.message, readyAt: endedAt + SPIDER_WAIT_MS };
   }
 
   #tryAgain(

@@ -57,6 +57,14 @@ export type ItemKeeping = {
   readonly expiresAt?: number;
 };
 
+/** What a spider extracted and its schema refused. `id` as that of an item: one number on a page is one or the other. */
+export type InvalidItemRecord = Omit<ItemRecord, "data"> & {
+  /** As the spider yielded it, as JSON; very much is kept as text, and cut. */
+  readonly data: unknown;
+  /** What is wrong with it: `price: must be a number`. */
+  readonly reasons: readonly string[];
+};
+
 /** A stored body. `id` is `<url id>.<round>`; `contentId` names its bytes in the file store. */
 export type FileRecord = {
   readonly id: string;
@@ -147,6 +155,7 @@ export interface ResultSink {
     readonly pages: readonly PageRecord[];
     readonly items: readonly ItemRecord[];
     readonly files: readonly FileRecord[];
+    readonly invalidItems?: readonly InvalidItemRecord[];
     readonly archive?: readonly ArchiveRecord[];
   }): Promise<StoredResults>;
 }

@@ -23,6 +23,8 @@ export type SpiderRequest =
       readonly render?: RenderRequest;
       /** 0 (last) to 9 (first) within the crawl. */
       readonly priority?: number;
+      /** Another spider that reads its page. @default the one that asks for it */
+      readonly spider?: string;
       /** The one of the spider's `callbacks` that its page is for. @default `parse` */
       readonly callback?: string;
     };
@@ -31,7 +33,17 @@ export type SpiderRequest =
 export type SpiderOutput<Item = Record<string, unknown>> =
   | { readonly item: Item }
   | { readonly request: SpiderRequest }
-  | { readonly file: SpiderRequest };
+  | { readonly file: SpiderRequest }
+  | InvalidItem;
+
+/** An item that was refused where the spider runs; for spiders whose code runs in a process of its own. */
+export type InvalidItem = {
+  readonly invalidItem: {
+    readonly data: unknown;
+    /** What is wrong with it, for people: `price: must be a number`. */
+    readonly reasons: readonly string[];
+  };
+};
 
 export type PageLinksOptions = {
   /** `page.links({ kinds: ["image"] })` @default what the crawl's `links` say */
@@ -104,12 +116,20 @@ export type SpiderContext = {
 };
 
 /** What the crawls of a spider are like where they do not say so themselves; members as those of a crawl. */
-export type SpiderSettings = Partial<
-  Pick<
-    CrawlSpec,
-    "scope" | "limits" | "politeness" | "urls" | "links" | "fetch" | "render" | "recrawl" | "duplicates"
-  >
->;
+export type SpiderSettings = {
+  readonly [Group in SettingsGroup]?: Partial<NonNullable<CrawlSpec[Group]>>;
+};
+
+type SettingsGroup =
+  | "scope"
+  | "limits"
+  | "politeness"
+  | "urls"
+  | "links"
+  | "fetch"
+  | "render"
+  | "recrawl"
+  | "duplicates";
 
 /** One fetched page, as a spider sees it. */
 export interface Page {
@@ -200,6 +220,11 @@ export interface Spider<Item = Record<string, unknown>> {
    * Items are stored as the schema gives them back; those that it refuses are counted, and kept aside with the reasons.
    */
   readonly item?: StandardSchemaV1<unknown, Item>;
+  /**
+   * It ends each page in time by itself. For spiders whose pages wait for a process that runs them, and may be begun anew
+   * in another; of all others the engine ends what takes too long.
+   */
+  readonly keepsTime?: true;
   parse(page: Page): Outputs<Item>;
   /** What is called instead of `parse` for the page of a request with that `callback`. */
   readonly callbacks?: Readonly<Record<string, (page: Page) => Outputs<Item>>>;
@@ -207,9 +232,12 @@ export interface Spider<Item = Record<string, unknown>> {
   file?(file: SpiderFile): Outputs<Item>;
   /** Called once in each process that works for a crawl, before its first page there. What it throws fails that page. */
   open?(context: SpiderContext): Promise<void> | void;
-  /** Called once in such a process, when the crawl is over or nothing of it came here for some time. */
+  /**
+   * Called once in such a process, when the crawl is over or was closed, or nothing of it came here for some time; what
+   * comes later is opened anew.
+   */
   close?(context: SpiderContext): Promise<void> | void;
-  /** Told of each page that the spider failed on. */
+  /** Told of each page that the spider failed on; what it throws changes nothing. */
   error?(error: Error, page: { readonly url: string }, context: SpiderContext): Promise<void> | void;
 }
 

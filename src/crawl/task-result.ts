@@ -4,7 +4,7 @@ import type { HostNote } from "./dispatch/host-state.js";
 import type { FetchedBody } from "./fetch/fetcher.js";
 import type { Ending, NewUrl } from "./frontier.js";
 import type { Outcome } from "./outcome.js";
-import type { ArchiveRecord, FileRecord, ItemRecord, PageRecord } from "./records.js";
+import type { ArchiveRecord, FileRecord, InvalidItemRecord, ItemRecord, PageRecord } from "./records.js";
 import type { NextVisit, Visit } from "./revisit.js";
 import type { Task, TaskEnd } from "./task.js";
 
@@ -14,6 +14,8 @@ export type TaskResult = {
   readonly end: TaskEnd;
   readonly pages: readonly PageRecord[];
   readonly items: readonly ItemRecord[];
+  /** Those that their spider's schema refused; absent when there are none. */
+  readonly invalidItems?: readonly InvalidItemRecord[];
   readonly files: readonly FileRecord[];
   readonly links: readonly NewUrl[];
   /** What went over the wire, of a crawl that is archived. */
@@ -26,6 +28,7 @@ export type TaskResult = {
 export type Findings = {
   pages: PageRecord[];
   items: ItemRecord[];
+  invalidItems: InvalidItemRecord[];
   files: FileRecord[];
   links: Map<string, NewUrl>;
   /** Of a URL that is done, in a crawl that fetches it again. */
@@ -39,7 +42,7 @@ export type Findings = {
 };
 
 export function nothingFound(): Findings {
-  return { pages: [], items: [], files: [], links: new Map() };
+  return { pages: [], items: [], invalidItems: [], files: [], links: new Map() };
 }
 
 /** Puts what tasks came to into records. */
@@ -55,17 +58,18 @@ export class TaskResults {
 
   /** @param nextVisit when the URL has ended and is to be fetched again */
   of(task: Task, findings: Findings, outcome: Outcome, nextVisit?: NextVisit): TaskResult {
-    const { pages, items, files, links } = findings;
+    const { pages, items, invalidItems, files, links } = findings;
     const end = endOf(task, outcome, findings, nextVisit);
     const hostState = this.#hostStateOf(task, end);
     return {
       ending: {
-        ...endingOf(task, outcome, items.length, files.length, nextVisit),
+        ...endingOf(task, outcome, findings, nextVisit),
         ...(outcome.state !== "done" && { node: this.#node }),
       },
       end,
       pages,
       items,
+      ...(invalidItems.length > 0 && { invalidItems }),
       files,
       links: [...links.values()],
       ...(hostState !== undefined && { hostState }),
@@ -95,8 +99,7 @@ export class TaskResults {
 function endingOf(
   task: Task,
   outcome: Outcome,
-  items: number,
-  files: number,
+  { items, invalidItems, files }: Findings,
   nextVisit: NextVisit | undefined,
 ): Ending {
   const { statusCode } = outcome;
@@ -120,8 +123,9 @@ function endingOf(
     state: outcome.state,
     ...(outcome.state !== "done" && { reason: outcome.reason }),
     ...(outcome.state !== "done" && outcome.error !== undefined && { error: outcome.error }),
-    items,
-    files,
+    items: items.length,
+    ...(invalidItems.length > 0 && { invalidItems: invalidItems.length }),
+    files: files.length,
     ...(outcome.state === "done" && outcome.isUnchanged === true && { isUnchanged: true }),
     ...(nextVisit !== undefined && { nextVisit }),
   };

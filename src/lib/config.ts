@@ -114,6 +114,21 @@ function namespace(value: string): string {
   return value;
 }
 
+function labelsOf(value: string): Readonly<Record<string, string>> {
+  const pairs = value.split(",").flatMap((part): [string, string][] => {
+    if (part.trim() === "") return [];
+    const [, name, text] = /^\s*([A-Za-z0-9][A-Za-z0-9_-]{0,62})=(.{0,200}?)\s*$/s.exec(part) ?? [];
+    if (name === undefined || text === undefined) {
+      throw new Error(
+        `must be labels such as zone=eu,disk=ssd (names of letters, digits, "_" and "-"; values of 200 characters at most), not "${part.trim()}"`,
+      );
+    }
+    return [[name, text]];
+  });
+  if (pairs.length > 50) throw new Error(`must be at most 50 labels, not ${pairs.length}`);
+  return Object.fromEntries(pairs);
+}
+
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 24 * HOUR_MS;
 
@@ -186,6 +201,19 @@ export const SETTINGS = {
     parse: wholeNumber(1, 1_000),
     fallback: "32",
   }),
+  runs: setting({
+    flag: "runs",
+    value: "N",
+    help: "spiders that run as a whole at once in this worker",
+    parse: wholeNumber(0, 1_000),
+    fallback: "4",
+  }),
+  labels: optional({
+    flag: "labels",
+    value: "NAME=VALUE[,…]",
+    help: "labels of this node, by which crawls may select it; without it, it keeps those that it had",
+    parse: labelsOf,
+  }),
   host: setting({
     flag: "host",
     value: "ADDRESS",
@@ -246,6 +274,41 @@ export const SETTINGS = {
     help: `one of ${LOG_LEVELS.join(", ")}`,
     parse: oneOf<LogLevel>(LOG_LEVELS),
     fallback: "info",
+  }),
+  crawlLogLevel: setting({
+    flag: "crawl-log-level",
+    value: "LEVEL",
+    help: "lowest level of the lines kept of what spiders log",
+    parse: oneOf<LogLevel>(LOG_LEVELS),
+    fallback: "info",
+  }),
+  crawlLogDiskBytes: setting({
+    flag: "crawl-log-disk-bytes",
+    value: "BYTES",
+    help: "crawls' logs in a worker's data directory; the oldest go first",
+    parse: wholeNumber(65_536),
+    fallback: String(256 * 2 ** 20),
+  }),
+  crawlLogFileBytes: setting({
+    flag: "crawl-log-file-bytes",
+    value: "BYTES",
+    help: "size at which a file of them is followed by the next",
+    parse: wholeNumber(4_096, 2 ** 28),
+    fallback: String(4 * 2 ** 20),
+  }),
+  crawlLogDays: setting({
+    flag: "crawl-log-days",
+    value: "DAYS",
+    help: "how long lines of crawls' logs are kept in MongoDB",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  crawlLogMaxBytes: setting({
+    flag: "crawl-log-max-bytes",
+    value: "BYTES",
+    help: "one crawl's log in MongoDB; the oldest lines go first. The same for all masters",
+    parse: wholeNumber(65_536),
+    fallback: String(256 * 2 ** 20),
   }),
   shutdownTimeoutMs: setting({
     flag: "shutdown-timeout-ms",
@@ -309,6 +372,13 @@ export const SETTINGS = {
     help: "how long a dead letter is kept in MongoDB",
     parse: wholeNumber(1, 36_500),
     fallback: "30",
+  }),
+  invalidItemsKept: setting({
+    flag: "invalid-items-kept",
+    value: "N",
+    help: "items of one crawl that are not as their spider says and are kept, about; the others are counted. The same for all masters and workers",
+    parse: wholeNumber(0, 100_000_000),
+    fallback: "10000",
   }),
   deliveryAttempts: setting({
     flag: "delivery-attempts",

@@ -1,14 +1,15 @@
 import { createHash } from "node:crypto";
 import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
-import type { CrawlRequest } from "../crawl/crawl-request.js";
+import { type CrawlRequest, crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
 import { withoutWebhookSecrets } from "../crawl/item-options.js";
+import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
+import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
 import { UrlIdentity } from "../crawl/urls/url-identity.js";
-import { urlOptionsOf } from "../crawl/urls/url-options.js";
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { FieldError } from "../lib/field-errors.js";
@@ -59,7 +60,7 @@ export type Cancelled = {
 };
 
 export type CrawlServiceParts = {
-  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds">;
+  readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds" | "runs">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
   readonly spiders: Pick<SpiderCatalog, "get" | "list">;
   readonly clock: Clock;
@@ -96,12 +97,12 @@ export class CrawlService {
     input: unknown,
     idempotencyKey?: string,
   ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
-    const request = parseCrawlRequest(input);
+    const request = await this.#requestOf(input);
     const spec = await this.#specOf(request);
     const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
       ...(idempotencyKey === undefined
         ? {}
-        : { idempotency: { key: idempotencyKey, digest: digestOf(request) } }),
+        : { idempotency: { key: idempotencyKey, digest: digestOf(input, request) } }),
     });
     // Not new, and without seeds: who created it did not live to add them.
     if (!isNew && crawl.additions > 0) return { crawl: viewOf(crawl), isNew };
@@ -145,8 +146,11 @@ export class CrawlService {
   }
 
   /** Goes on where it was paused or closed. @throws NotFoundError, ConflictError */
-  resume(id: string): Promise<CrawlView> {
-    return this.#change(id, "running", () => this.#parts.store.crawls.resume(id));
+  async resume(id: string): Promise<CrawlView> {
+    const { crawls, runs } = this.#parts.store;
+    const { runs: hasRuns, status } = await this.#find(id);
+    if (hasRuns === true && (status === "closed" || status === "failed")) await runs.reopen(id);
+    return this.#change(id, "running", () => crawls.resume(id));
   }
 
   /**
@@ -297,8 +301,27 @@ export class CrawlService {
   /** Adds the seeds, which is safe to do twice, and tells everyone of the new crawl. */
   async #seed(crawl: CrawlRecord): Promise<CrawlRecord> {
     this.#publish("crawl.created", crawl.id, { spider: crawl.spider, name: crawl.name ?? null });
+    if (crawl.runs === true) return this.#planRuns(crawl);
     const { crawl: seeded } = await this.#add(crawl, canonicalUrls(crawl.seeds, "seeds"), 0, 5);
     return seeded;
+  }
+
+  /** One run of it on any node, or one on each of those that are there and take part. */
+  async #planRuns(crawl: CrawlRecord): Promise<CrawlRecord> {
+    const { runs, nodes, crawls } = this.#parts.store;
+    const { nodes: selection = ANY_NODE } = crawl;
+    if (selection.mode === "any") await runs.plan(crawl, [undefined]);
+    else {
+      const present = (await nodes.present()).filter((node) => takesPart(selection, node));
+      // Those that are named and away are waited for.
+      const ids = new Set([
+        ...present.map(({ id }) => id),
+        ...(selection.mode === "selected" ? selection.ids : []),
+      ]);
+      await runs.plan(crawl, [...ids].sort());
+    }
+    const { crawl: planned } = await crawls.added(crawl.id);
+    return planned;
   }
 
   async #add(
@@ -350,22 +373,25 @@ export class CrawlService {
     return { accepted: queued + skipped, known, crawl: now };
   }
 
+  /** What is asked for, and where that says nothing, what its spider says. @throws RequestError `invalid` */
+  async #requestOf(input: unknown): Promise<CrawlRequest> {
+    const name = spiderNameOf(input);
+    const spider = name === undefined ? undefined : await this.#parts.spiders.get(name);
+    return parseCrawlRequest(withSettings(input, spider?.settings));
+  }
+
   async #specOf(request: CrawlRequest): Promise<CrawlSpec> {
-    const { nodes, ...rest } = request;
-    if (nodes.mode !== "any") {
-      throw invalid(
-        "nodes.mode",
-        'only "any" is possible: choosing the nodes of a crawl is not supported yet',
-      );
-    }
     const spider = await this.#parts.spiders.get(request.spider);
     if (spider === undefined) {
       const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
     }
+    if (spider.external && request.nodes.mode === "selected") {
+      throw invalid("nodes.mode", `the spider "${spider.name}" is external: its workers are no nodes`);
+    }
     const given = request.seeds.length > 0;
     const seeds = given ? request.seeds : (spider.seeds ?? []);
-    if (seeds.length === 0) {
+    if (seeds.length === 0 && !spider.runs) {
       throw invalid(
         "seeds",
         `must hold at least one URL: the spider "${request.spider}" has no seeds of its own`,
@@ -378,24 +404,24 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...rest, ...urlOptionsOf(spider, request.urls), seeds: urls };
+    return { ...request, seeds: urls, ...(spider.runs && { runs: true as const }) };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
-    if (isUrl(name)) return this.#specOf(parseCrawlRequest({ seeds: [resource], name: shortened(name) }));
+    if (isUrl(name)) return this.#specOf(await this.#requestOf({ seeds: [resource], name: shortened(name) }));
     const spider = await this.#parts.spiders.get(name);
     if (spider === undefined)
       throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
     if ((spider.seeds ?? []).length === 0) {
       throw invalid("name", `the spider "${name}" has no seeds of its own, so it does not say what to crawl`);
     }
-    return this.#specOf(parseCrawlRequest({ spider: name, name }));
+    return this.#specOf(await this.#requestOf({ spider: name, name }));
   }
 
   /** Has every node stop what it has of a crawl, and tells what each has made of it. */
   async #cancelOnNodes(crawl: string, generation: number): Promise<Cancelled> {
     const { store, bus, logger } = this.#parts;
-    const expected = await store.nodes.present();
+    const expected = (await store.nodes.present()).map(({ id: node }) => node);
     try {
       const options = { expected, timeoutMs: CANCEL_WAIT_MS };
       if (expected.length === 0) {
@@ -445,7 +471,7 @@ export function viewOf(record: CrawlRecord): CrawlView {
     ...(fetch !== undefined && { fetch: withoutSecrets(fetch) }),
     ...(items !== undefined && { items: withoutWebhookSecrets(items) }),
     name: name ?? null,
-    nodes: nodes ?? { mode: "any", ids: [] },
+    nodes: nodes ?? ANY_NODE,
     createdAt: new Date(createdAt).toISOString(),
     startedAt: new Date(startedAt).toISOString(),
     finishedAt: finishedAt === undefined ? null : new Date(finishedAt).toISOString(),
@@ -494,6 +520,8 @@ function shortened(text: string): string {
 }
 
 /** Of what was asked, with defaults filled in: to leave one out and to give it is the same request. */
-function digestOf(request: CrawlRequest): string {
-  return createHash("sha256").update(JSON.stringify(request)).digest("base64url");
+/** Of what was asked for by itself, if that is a whole request: the settings of its spider may be others the next time. */
+function digestOf(input: unknown, request: CrawlRequest): string {
+  const own = crawlRequest.safeParse(input).data ?? request;
+  return createHash("sha256").update(JSON.stringify(own)).digest("base64url");
 }

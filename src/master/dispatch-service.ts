@@ -10,6 +10,7 @@ import type { Crawl, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher, type DispatcherOptions } from "../crawl/dispatch/dispatcher.js";
 import { toForeignTask } from "../crawl/foreign-task.js";
 import type { OpenedUrl } from "../crawl/frontier.js";
+import { ANY_NODE, type NodeSelection, placeOf } from "../crawl/node-selection.js";
 import { Recrawler } from "../crawl/recrawler.js";
 import { encodeTask, handBack, TASK_CONTENT_TYPE, type Task, type TaskEnd } from "../crawl/task.js";
 import { shardOf } from "../crawl/urls/url.js";
@@ -96,6 +97,8 @@ export class DispatchService implements Service {
   #running = new Map<string, Crawl>();
   /** External spiders by name, with how many tasks of each may be handed out at once over all masters. */
   #external = new Map<string, { readonly window: number }>();
+  /** What the running crawls have selected of the nodes, by its name. */
+  #places = new Map<string, NodeSelection>();
   /** Tasks on their way to workers that are not ours. */
   readonly #sendingAway = new Set<Promise<void>>();
   readonly #shardCount: number;
@@ -122,7 +125,8 @@ export class DispatchService implements Service {
         tasks: { send: (tasks) => this.#send(tasks) },
         budget: store.crawls,
         locate: () => this.#locate(),
-        crewOf: (spider) => (this.#external.has(spider) ? spider : undefined),
+        crewOf: (spider, crawl) =>
+          this.#external.has(spider) ? crewOfSpider(spider) : crewOfPlace(placeOf(crawl.nodes)),
         clock,
         logger,
         onIdle: (crawl) => this.#finishIfOver(crawl),
@@ -258,7 +262,11 @@ export class DispatchService implements Service {
     const share = this.#dispatcher.heldShards.length / this.#shardCount;
     this.#dispatcher.setWindow(Math.ceil(capacity * this.#options.windowPerCapacity * share));
     for (const [spider, { window }] of this.#external) {
-      this.#dispatcher.setWindow(Math.ceil(window * share), spider);
+      this.#dispatcher.setWindow(Math.ceil(window * share), crewOfSpider(spider));
+    }
+    for (const [place, selection] of this.#places) {
+      const room = this.#deps.nodes.capacity(selection) * this.#options.windowPerCapacity;
+      this.#dispatcher.setWindow(Math.ceil(room * share), crewOfPlace(place));
     }
   }
 
@@ -272,14 +280,25 @@ export class DispatchService implements Service {
     // What cannot be sent while the shards are certainly ours must not be sent later.
     const signal = AbortSignal.timeout(Math.ceil(certainMs));
     const own: Task[] = [];
+    const placed = new Map<string, Task[]>();
     for (const task of tasks) {
       const crawl = this.#running.get(task.crawl);
       const spider = task.request?.spider ?? crawl?.spider ?? "";
       const queue = this.#external.has(spider) ? bus.spiderQueues.get(spider) : undefined;
-      if (queue === undefined || crawl === undefined) own.push(task);
-      else this.#track(this.#sendAway(task, crawl, queue));
+      if (queue !== undefined && crawl !== undefined) {
+        this.#track(this.#sendAway(task, crawl, queue));
+        continue;
+      }
+      const place = placeOf(crawl?.nodes);
+      const there = place === undefined ? own : placed.get(place);
+      if (there !== undefined) there.push(task);
+      else if (place !== undefined) placed.set(place, [task]);
     }
-    return own.length === 0 ? [] : this.#sendTo(bus.tasks, own, toMessage, signal);
+    const sending = [...placed].map(([place, each]) =>
+      this.#sendTo(bus.placedQueues.get(place) ?? bus.placedQueues.at(place), each, toMessage, signal),
+    );
+    if (own.length > 0) sending.push(this.#sendTo(bus.tasks, own, toMessage, signal));
+    return (await Promise.all(sending)).flat();
   }
 
   #track(sending: Promise<void>): void {
@@ -434,6 +453,7 @@ export class DispatchService implements Service {
     await this.#readSpiders();
     const before = this.#running;
     this.#running = new Map(crawls.map((crawl) => [crawl.id, crawl]));
+    await this.#openPlaces();
     for (const id of this.#budgetSpent) {
       const { maxPages } = before.get(id)?.limits ?? {};
       if (this.#running.get(id)?.limits.maxPages !== maxPages || !this.#running.has(id)) {
@@ -478,9 +498,32 @@ export class DispatchService implements Service {
     this.#resize();
   }
 
+  /** The nodes that crawls have selected, each selection with a queue of its own. */
+  async #openPlaces(): Promise<void> {
+    const { bus, logger } = this.#deps;
+    const places = new Map<string, NodeSelection>();
+    for (const { nodes = ANY_NODE } of this.#running.values()) {
+      const place = placeOf(nodes);
+      if (place !== undefined) places.set(place, nodes);
+    }
+    for (const place of this.#places.keys()) if (!places.has(place)) bus.placedQueues.forget(place);
+    const fresh = [...places.keys()].filter((place) => bus.placedQueues.get(place) === undefined);
+    this.#places = places;
+    for (const place of fresh) {
+      try {
+        await bus.placedQueues.open(place);
+      } catch (error) {
+        logger.debug({ place, error: messageOf(error) }, "cannot declare the queue of selected nodes yet");
+      }
+    }
+    this.#resize();
+  }
+
   /** Gives up what of a crawl was never tried: one of its limits is reached. */
   async #cutCrawl(crawl: string, reason: FinishReason): Promise<void> {
-    await this.#deps.store.crawls.cut(crawl, reason);
+    const { crawls, runs } = this.#deps.store;
+    await crawls.cut(crawl, reason);
+    if (this.#running.get(crawl)?.runs === true) await runs.cut(crawl);
     this.#finishIfOver(crawl);
   }
 
@@ -516,12 +559,14 @@ export class DispatchService implements Service {
       { crawl: id, counts: finished.counts, finishReason: finished.finishReason },
       "crawl finished",
     );
-    bus.events.publish("crawl.finished", [
+    const { counts, finishReason, error } = finished;
+    const type = finished.status === "failed" ? "crawl.failed" : "crawl.finished";
+    bus.events.publish(type, [
       {
-        type: "crawl.finished",
+        type,
         at: new Date(clock.now()).toISOString(),
         crawl: id,
-        data: { counts: finished.counts, finishReason: finished.finishReason },
+        data: { counts, finishReason, ...(error !== undefined && { error }) },
       },
     ]);
   }
@@ -543,6 +588,17 @@ export class DispatchService implements Service {
     await this.#dispatcher.reconcile([this.#reconcileSlice, RECONCILE_SLICES]);
     await this.#recrawler.look();
   }
+}
+
+/** Names of spiders and of places are told apart by what stands before them. */
+function crewOfSpider(spider: string): string {
+  return `spider ${spider}`;
+}
+
+function crewOfPlace(place: string): string;
+function crewOfPlace(place: string | undefined): string | undefined;
+function crewOfPlace(place: string | undefined): string | undefined {
+  return place === undefined ? undefined : `nodes ${place}`;
 }
 
 function toForeignMessage(task: Task, crawl: Crawl): TaskMessage {

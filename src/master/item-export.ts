@@ -14,8 +14,8 @@ export type ExportOptions = ItemRange & {
   readonly limit?: number;
 };
 
-/** An item as it is shown outside. */
-export function itemView(item: ItemRecord) {
+/** An item, valid or not, as it is shown outside. */
+export function shown<Record extends { readonly at: number }>(item: Record) {
   return { ...item, at: new Date(item.at).toISOString() };
 }
 
@@ -44,7 +44,7 @@ export class ItemExport {
   async as(format: ExportFormat): Promise<AsyncIterable<string | Uint8Array>> {
     switch (format) {
       case "ndjson":
-        return inPieces(linesOf(this.#read()));
+        return linesOf(this.#read());
       case "json":
         return inPieces(arrayOf(this.#read()));
       case "csv": {
@@ -71,14 +71,19 @@ export class ItemExport {
   }
 }
 
-async function* linesOf(items: AsyncIterable<ItemRecord>): AsyncIterable<string> {
-  for await (const item of items) yield `${JSON.stringify(itemView(item))}\n`;
+/** NDJSON of items, valid or not, in pieces. */
+export function linesOf(items: AsyncIterable<{ readonly at: number }>): AsyncIterable<string> {
+  return inPieces(eachInALine(items));
+}
+
+async function* eachInALine(items: AsyncIterable<{ readonly at: number }>): AsyncIterable<string> {
+  for await (const item of items) yield `${JSON.stringify(shown(item))}\n`;
 }
 
 async function* arrayOf(items: AsyncIterable<ItemRecord>): AsyncIterable<string> {
   let separator = "[\n";
   for await (const item of items) {
-    yield separator + JSON.stringify(itemView(item));
+    yield separator + JSON.stringify(shown(item));
     separator = ",\n";
   }
   yield separator === "[\n" ? "[]\n" : "\n]\n";

@@ -9,7 +9,7 @@ import { Loop } from "../lib/loop.js";
 import type { Service } from "../lib/service.js";
 import type { WarrenBus } from "../protocol/index.js";
 import type { Duty, NewDelivery, Store, Telling } from "../store/index.js";
-import { itemView } from "./item-export.js";
+import { shown as shownItem } from "./item-export.js";
 
 export type ItemFeedOptions = {
   /** How often it looks for items to be told of, in milliseconds. @default 500 */
@@ -214,9 +214,9 @@ export class ItemFeed implements Service {
 }
 
 function shownAs(telling: Telling): Shown {
-  const text = JSON.stringify(itemView(telling.item));
+  const text = JSON.stringify(shownItem(telling.item));
   if (text.length <= MAX_ITEM_CHARACTERS) return { telling, text };
-  const { data: _data, ...rest } = itemView(telling.item);
+  const { data: _data, ...rest } = shownItem(telling.item);
   return { telling, text: JSON.stringify({ ...rest, data: {}, isWithoutData: true }) };
 }
 

@@ -41,9 +41,13 @@ export type MasterOptions = {
   readonly hostPatienceMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
   /** How long and how often what is to be posted to others is tried. */
   readonly deliveries: Pick<DeliveryServiceOptions, "maxAttempts" | "maxAgeMs" | "timeoutMs" | "atOnce"> &
     DeliveriesOptions;
+  /** What one crawl's log may take in the database, in bytes. */
+  readonly crawlLogMaxBytes: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
   /** For the robots.txt of hosts whose pages others fetch, and for where may be posted to. */
@@ -76,6 +80,7 @@ export class Master implements Service {
         leaseTtlMs: leaseMs,
         deadLetters: options.deadLetters,
         deliveries: options.deliveries,
+        invalidItemsKept: options.invalidItemsKept,
       },
       { logger },
     );
@@ -151,7 +156,7 @@ export class Master implements Service {
     });
     const waitReasons = new WaitReasons({
       hosts: store.hosts,
-      capacity: () => nodes.capacity(),
+      capacity: (selection) => nodes.capacity(selection),
       dispatcherSays: (crawl, host) => dispatching.waitReason(crawl, host),
       clock,
     });
@@ -167,7 +172,7 @@ export class Master implements Service {
       foreign,
       new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
-      new Janitor({ store, bus, crawls, clock, logger }),
+      new Janitor({ store, bus, crawls, clock, logger }, { crawlLogMaxBytes: options.crawlLogMaxBytes }),
       delivering,
       itemFeed,
       dispatching,

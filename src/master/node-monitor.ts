@@ -1,4 +1,5 @@
 import { CallError, PublishReturnedError } from "../bus/index.js";
+import { ANY_NODE, type NodeSelection, takesPart } from "../crawl/node-selection.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
@@ -12,6 +13,7 @@ import {
   type NodeRegistration,
   type NodeRow,
   type Nodes,
+  type TakingNode,
 } from "../store/index.js";
 import type { EventFeed } from "./event-feed.js";
 
@@ -85,8 +87,8 @@ export class NodeMonitor implements Service {
   readonly name = "node monitor";
   readonly #parts: NodeMonitorParts;
   readonly #options: NodeMonitorOptions;
-  readonly #listeners = new Set<(capacity: number) => void>();
-  #capacity = 0;
+  readonly #listeners = new Set<() => void>();
+  #takers: readonly TakingNode[] = [];
   #looking: Promise<void> | undefined;
   #lookAgain = false;
   #isRunning = false;
@@ -123,13 +125,16 @@ export class NodeMonitor implements Service {
     await this.#looking;
   }
 
-  /** Tasks that all nodes online can have at once, paused and draining ones left out; as of the last look. */
-  capacity(): number {
-    return this.#capacity;
+  /** Tasks that the nodes that take part can have at once, paused and draining ones left out; as of the last look. */
+  capacity(selection: NodeSelection = ANY_NODE): number {
+    return this.#takers.reduce(
+      (tasks, node) => tasks + (takesPart(selection, node) ? node.concurrency : 0),
+      0,
+    );
   }
 
   /** Calls `listener` whenever the capacity changes, until the returned function is called. */
-  onCapacityChange(listener: (capacity: number) => void): () => void {
+  onCapacityChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
@@ -195,7 +200,7 @@ export class NodeMonitor implements Service {
     } else this.#absences.clear();
     const statuses = await nodes.statuses();
     for (const status of NODE_STATUSES) metrics.nodes.set({ status }, statuses.get(status) ?? 0);
-    this.#setCapacity(await nodes.capacity());
+    this.#setTakers(await nodes.takers());
   }
 
   /** Every node is given time to come back before its silence counts. */
@@ -259,10 +264,10 @@ export class NodeMonitor implements Service {
     bus.events.publish(type, [{ type, at: new Date(clock.now()).toISOString(), node, data }]);
   }
 
-  #setCapacity(capacity: number): void {
-    if (capacity === this.#capacity) return;
-    this.#capacity = capacity;
-    for (const listener of this.#listeners) listener(capacity);
+  #setTakers(takers: readonly TakingNode[]): void {
+    const isSame = JSON.stringify(takers) === JSON.stringify(this.#takers);
+    this.#takers = takers;
+    if (!isSame) for (const listener of this.#listeners) listener();
   }
 
   #again(): void {

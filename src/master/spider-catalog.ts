@@ -10,6 +10,8 @@ export type KnownSpider = {
   readonly name: string;
   readonly version: string;
   readonly seeds: readonly string[];
+  /** It runs as a whole instead of reading pages. */
+  readonly runs: boolean;
   /** Its pages go to workers that are not Warren's, over a queue of their own. */
   readonly external: boolean;
   /** What its crawls are like where they do not say so themselves. */
@@ -96,7 +98,8 @@ function known({
   version = "1",
   seeds = [],
   external = false,
+  runs = false,
   settings,
-}: SpiderFacts & { readonly external?: boolean }): KnownSpider {
-  return { name, version, seeds, external, ...(settings !== undefined && { settings }) };
+}: SpiderFacts & { readonly external?: boolean; readonly runs?: boolean }): KnownSpider {
+  return { name, version, seeds, runs, external, ...(settings !== undefined && { settings }) };
 }

@@ -1,14 +1,18 @@
-import type { CrawlStatus } from "../crawl/crawl.js";
+import type { Crawl } from "../crawl/crawl.js";
+import type { NodeSelection } from "../crawl/node-selection.js";
 import type { Clock } from "../lib/clock.js";
 import type { MongoHostStates, UrlRow } from "../store/index.js";
 
 export type WaitReasonsParts = {
   readonly hosts: Pick<MongoHostStates, "load">;
-  readonly capacity: () => number;
+  /** Tasks that the nodes that take part in a crawl can have at once. */
+  readonly capacity: (nodes: NodeSelection | undefined) => number;
   /** What this master's dispatcher says of a crawl's next URL on a host, if it has the host. */
   readonly dispatcherSays?: (crawl: string, host: string) => string | undefined;
   readonly clock: Clock;
 };
+
+type WaitingCrawl = Pick<Crawl, "id" | "status" | "nodes">;
 
 /** Says of URLs that wait what they wait for. */
 export class WaitReasons {
@@ -19,10 +23,7 @@ export class WaitReasons {
   }
 
   /** By id, for each of the rows that is queued, or has ended and is to be fetched again. */
-  async of(
-    crawl: { readonly id: string; readonly status: CrawlStatus },
-    rows: readonly UrlRow[],
-  ): Promise<ReadonlyMap<string, string>> {
+  async of(crawl: WaitingCrawl, rows: readonly UrlRow[]): Promise<ReadonlyMap<string, string>> {
     const reasons = new Map<string, string>();
     const elsewhere: UrlRow[] = [];
     for (const row of rows) {
@@ -41,13 +42,10 @@ export class WaitReasons {
     return reasons;
   }
 
-  #known(
-    { id, status }: { readonly id: string; readonly status: CrawlStatus },
-    row: UrlRow,
-  ): string | undefined {
+  #known({ id, status, nodes }: WaitingCrawl, row: UrlRow): string | undefined {
     const { capacity, clock, dispatcherSays } = this.#parts;
     if (status !== "running") return status;
-    if (capacity() === 0) return "no worker";
+    if (capacity(nodes) === 0) return nodes?.mode === "selected" ? "no selected worker" : "no worker";
     if (row.readyAt !== undefined && row.readyAt > clock.now()) {
       return `retry at ${new Date(row.readyAt).toISOString()}`;
     }

@@ -10,6 +10,7 @@ const ended = z.looseObject({
   statusCode: z.int().optional(),
   reason: z.string().optional(),
   items: z.int().optional(),
+  invalidItems: z.int().optional(),
   files: z.int().optional(),
 });
 const nodeChange = z.looseObject({ epoch: z.number().optional(), heartbeatAt: z.string().optional() });
@@ -85,6 +86,18 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
   "crawl.finished": {
     summary: "Nothing of a crawl is queued or dispatched any more: its counts are final.",
     data: none,
+  },
+  "crawl.failed": {
+    summary: "All runs of a crawl have failed, and nothing of it is queued any more.",
+    data: z.looseObject({ error: z.string() }),
+  },
+  "run.started": {
+    summary: "A node began a run.",
+    data: z.looseObject({ run: z.string(), attempt: z.int() }),
+  },
+  "run.ended": {
+    summary: "A run came to its end, or goes back to be begun anew.",
+    data: z.looseObject({ run: z.string(), state: z.string(), error: z.string().optional() }),
   },
   "crawl.removed": { summary: "A crawl was removed with all that it left.", data: none },
   "node.online": { summary: "A node has started, or is back.", data: nodeChange },

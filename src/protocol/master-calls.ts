@@ -21,6 +21,7 @@ const counts = z.looseObject({
   failed: z.int(),
   skipped: z.int(),
   items: z.int(),
+  invalidItems: z.int(),
   files: z.int(),
   bytes: z.number(),
 });
@@ -87,6 +88,8 @@ export const foreignTask = z.looseObject({
   headers: z.record(z.string(), z.string()).optional(),
   body: z.string().optional(),
   meta: z.record(z.string(), z.unknown()).optional(),
+  /** Which of the spider's ways to read a page its request asks for. */
+  callback: z.string().optional(),
   /** Whether and how the page is to be rendered. */
   render: renderRequest.optional(),
   params: z.record(z.string(), z.unknown()).optional(),

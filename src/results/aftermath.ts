@@ -1,3 +1,4 @@
+import { type CrawlCounts, NO_COUNTS } from "../crawl/crawl.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Store } from "../store/index.js";
 import type { CommittedGroup } from "./committer.js";
@@ -42,16 +43,7 @@ export class Aftermath {
   }
 }
 
-type Counts = {
-  queued: number;
-  active: number;
-  done: number;
-  failed: number;
-  skipped: number;
-  items: number;
-  files: number;
-  bytes: number;
-};
+type Counts = { -readonly [Name in keyof CrawlCounts]: number };
 
 /** What a group changes in the live counts, by crawl. */
 function countsOf({
@@ -64,7 +56,7 @@ function countsOf({
   const of = (crawl: string): Counts => {
     let known = counts.get(crawl);
     if (known === undefined) {
-      known = { queued: 0, active: 0, done: 0, failed: 0, skipped: 0, items: 0, files: 0, bytes: 0 };
+      known = { ...NO_COUNTS };
       counts.set(crawl, known);
     }
     return known;
@@ -76,6 +68,7 @@ function countsOf({
     delta.active -= 1;
     delta[result.ending.state] += 1;
     delta.items += result.items.length;
+    delta.invalidItems += result.invalidItems?.length ?? 0;
     delta.files += result.files.length;
     for (const page of result.pages) delta.bytes += page.bytes;
   }

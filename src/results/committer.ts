@@ -162,6 +162,7 @@ export class Committer<Context> {
     const { frontier, results, hosts } = this.#deps;
     const pages = members.flatMap(({ result }) => result.pages);
     const items = members.flatMap(({ result }) => result.items);
+    const invalidItems = members.flatMap(({ result }) => result.invalidItems ?? []);
     const files = members.flatMap(({ result }) => result.files);
     const archive = members.flatMap(({ result }) => result.archive ?? []);
     const newLinks = mergeLinks(members);
@@ -169,8 +170,14 @@ export class Committer<Context> {
       // Kept over failures: a second time they would all be known, and no dispatcher would hear of them.
       progress.links ?? (newLinks.length > 0 ? frontier.add(newLinks) : NOTHING_ADDED),
       progress.stored ??
-        (pages.length + items.length + files.length + archive.length > 0
-          ? results.store({ pages, items, files, ...(archive.length > 0 && { archive }) })
+        (pages.length + items.length + invalidItems.length + files.length + archive.length > 0
+          ? results.store({
+              pages,
+              items,
+              files,
+              ...(invalidItems.length > 0 && { invalidItems }),
+              ...(archive.length > 0 && { archive }),
+            })
           : NOTHING_STORED),
     ]);
     progress.links = links;

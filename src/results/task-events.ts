@@ -128,7 +128,7 @@ export class TaskEvents {
   }
 
   #ended(type: string, result: TaskResult, { task, node = this.#node }: EventContext): BusEvent {
-    const { ending, end, items, files } = result;
+    const { ending, end, items, invalidItems = [], files } = result;
     return {
       type,
       at: this.#now(),
@@ -140,6 +140,7 @@ export class TaskEvents {
         ...(ending.statusCode !== undefined && { statusCode: ending.statusCode }),
         ...(ending.reason !== undefined && { reason: ending.reason }),
         ...(items.length > 0 && { items: items.length }),
+        ...(invalidItems.length > 0 && { invalidItems: invalidItems.length }),
         ...(files.length > 0 && { files: files.length }),
         end,
       },

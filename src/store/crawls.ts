@@ -13,11 +13,13 @@ import {
 } from "../crawl/crawl.js";
 import type { CrawlChanges } from "../crawl/crawl-changes.js";
 import type { FetchOptions } from "../crawl/fetch/fetch-options.js";
+import type { NodeSelection } from "../crawl/node-selection.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import type { ArchiveDocument } from "./archive.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
+import type { InvalidItemDocument } from "./invalid-items.js";
 import type { ItemDocument, ItemVersionDocument } from "./items.js";
 import {
   DEFAULT_LIST_LIMIT,
@@ -30,11 +32,9 @@ import {
 } from "./page-of-list.js";
 import type { PageDocument } from "./pages.js";
 import type { Retrier } from "./retrier.js";
+import type { Runs } from "./runs.js";
 import type { UrlDocument } from "./url-document.js";
 import type { UrlRounds } from "./url-rounds.js";
-
-/** Which nodes may take part in a crawl. */
-export type CrawlNodes = { readonly mode: "any" | "selected" | "all"; readonly ids: readonly string[] };
 
 /** A crawl as it is stored. Instants in milliseconds since the epoch. */
 export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
@@ -56,7 +56,6 @@ export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly reserved: number;
   readonly reservedAt?: Date;
   readonly cut?: FinishReason;
-  readonly nodes?: CrawlNodes;
   readonly resource?: string;
   readonly idempotency?: { readonly key: string; readonly digest: string };
 };
@@ -74,7 +73,6 @@ export type CrawlRecord = Crawl & {
   readonly additions: number;
   /** The limit that ended it, or is about to. */
   readonly cut?: FinishReason;
-  readonly nodes?: CrawlNodes;
   /** The name under which `/crawler/resource` knows it. */
   readonly resource?: string;
 };
@@ -84,7 +82,6 @@ export type CreateOptions = {
   readonly id?: string;
   /** With the same key and digest again, the same crawl is returned; with another digest it is refused. */
   readonly idempotency?: { readonly key: string; readonly digest: string };
-  readonly nodes?: CrawlNodes;
   readonly resource?: string;
 };
 
@@ -93,9 +90,11 @@ export type CrawlsDeps = {
   readonly crawls: Collection<CrawlDocument>;
   readonly urls: Collection<UrlDocument>;
   readonly rounds: Pick<UrlRounds, "hasNextVisits">;
+  readonly runs: Pick<Runs, "hasOpen" | "failure">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
   readonly versions: Collection<ItemVersionDocument>;
+  readonly invalidItems: Collection<InvalidItemDocument>;
   readonly files: Collection<FileDocument>;
   readonly archive: Collection<ArchiveDocument>;
   readonly retrier: Retrier;
@@ -250,6 +249,14 @@ export class Crawls {
   /** The crawls that a dispatcher has to serve. */
   async running(): Promise<readonly CrawlRecord[]> {
     return (await this.#deps.crawls.find({ status: "running" }).toArray()).map(toRecord);
+  }
+
+  /** Of the crawls that run, which nodes they have selected. */
+  async selections(): Promise<readonly NodeSelection[]> {
+    const crawls = await this.#deps.crawls
+      .find({ status: "running", "nodes.mode": "selected" }, { projection: { nodes: 1 } })
+      .toArray();
+    return crawls.flatMap(({ nodes }) => (nodes === undefined ? [] : [nodes]));
   }
 
   /** A crawl of this spider that runs or is paused, if there is one. */
@@ -432,6 +439,7 @@ export class Crawls {
    * later: either before the crawl is marked finished, which then does not happen, or after, which opens it
    * again. Links are added before the page they were found on ends, so they need no such care.
    *
+   * A crawl whose spider runs as a whole is not over while a run of it waits or is active; it has `failed` if all of them did.
    * A crawl that fetches its URLs again is not over while one of them has a next visit, unless a limit ends it.
    * @returns the finished crawl; undefined when it is not over, or was finished by someone else
    */
@@ -443,11 +451,15 @@ export class Crawls {
     const mayComeAgain = running.recrawl !== undefined && running.cut === undefined;
     if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id))) return undefined;
     if (await this.#hasOpenUrls(id)) return undefined;
+    const hasOpenRuns = async (session?: ClientSession) =>
+      running.runs === true && (await this.#deps.runs.hasOpen(id, session));
+    if (await hasOpenRuns()) return undefined;
     const seen = await this.#deps.retrier.run("count a crawl", () =>
       this.#deps.client.withSession({ snapshot: true }, async (session) => {
         const crawl = await this.#deps.crawls.findOne({ _id: id, status: "running" }, { session });
         if (crawl === null || crawl.additions === 0) return undefined;
         if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id, session))) return undefined;
+        if (await hasOpenRuns(session)) return undefined;
         const counts = await this.#exactCounts(id, session);
         return counts.queued + counts.active > 0 ? undefined : { crawl, counts };
       }),
@@ -455,16 +467,23 @@ export class Crawls {
     if (seen === undefined) return undefined;
     const { crawl, counts } = seen;
     const finishedAt = this.#deps.clock.now();
+    const failure = crawl.runs === true ? await this.#deps.runs.failure(id) : undefined;
+    const end = {
+      ...{ counts, finishedAt, finishReason: crawl.cut ?? "completed" },
+      ...(failure === undefined
+        ? { status: "finished" as const }
+        : { status: "failed" as const, error: failure }),
+    };
     const finished = await this.#deps.retrier.run("finish a crawl", (again) =>
       this.#deps.crawls.findOneAndUpdate(
         again
           ? {
               _id: id,
               additions: crawl.additions,
-              $or: [{ status: "running" }, { status: "finished", finishedAt }],
+              $or: [{ status: "running" }, { status: end.status, finishedAt }],
             }
           : { _id: id, additions: crawl.additions, status: "running" },
-        { $set: { status: "finished", counts, finishedAt, finishReason: crawl.cut ?? "completed" } },
+        { $set: end },
         { returnDocument: "after" },
       ),
     );
@@ -568,7 +587,7 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, versions, files, archive, crawls } = this.#deps;
+    const { urls, pages, items, versions, invalidItems, files, archive, crawls } = this.#deps;
     // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
     // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
@@ -585,6 +604,7 @@ export class Crawls {
     }
     await deleteAll(versions, idsOf(id));
     await deleteAll(items, idsOf(id));
+    await deleteAll(invalidItems, idsOf(id));
     await deleteAll(pages, idsOf(id));
     await deleteAll(urls, idsOf(id));
     await crawls.deleteOne({ _id: id });
@@ -646,7 +666,7 @@ export class Crawls {
 
   async #exactCounts(id: string, session: ClientSession): Promise<CrawlCounts> {
     const ofCrawl = { $match: { _id: idsOf(id) } };
-    const { urls, pages, items, files } = this.#deps;
+    const { urls, pages, items, invalidItems, files } = this.#deps;
     // One after the other: a session carries one operation at a time.
     const states = await urls
       .aggregate<{ _id: UrlDocument["state"]; urls: number }>(
@@ -660,6 +680,9 @@ export class Crawls {
       })
       .toArray();
     const [ofItems] = await items
+      .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
+      .toArray();
+    const [ofInvalidItems] = await invalidItems
       .aggregate<{ items: number }>([ofCrawl, { $count: "items" }], { session })
       .toArray();
     const [ofFiles] = await files
@@ -676,6 +699,7 @@ export class Crawls {
       failed: urlsIn("failed"),
       skipped: urlsIn("skipped"),
       items: ofItems?.items ?? 0,
+      invalidItems: ofInvalidItems?.items ?? 0,
       files: ofFiles?.files ?? 0,
       bytes: (ofPages?.bytes ?? 0) + (ofFiles?.bytes ?? 0),
     };
@@ -695,7 +719,6 @@ export class Crawls {
       counts: NO_COUNTS,
       additions: 0,
       reserved: 0,
-      ...(options.nodes !== undefined && { nodes: options.nodes }),
       ...(options.resource !== undefined && { resource: options.resource }),
       ...(options.idempotency !== undefined && { idempotency: options.idempotency }),
     };
@@ -727,6 +750,8 @@ function toRecord(document: CrawlDocument): CrawlRecord {
   return {
     id: _id,
     ...fields,
+    // Those of crawls that were made before something was counted lack it.
+    counts: { ...NO_COUNTS, ...fields.counts },
     params: JSON.parse(params) as Record<string, unknown>,
     ...(fetch !== undefined && { fetch: JSON.parse(fetch) as FetchOptions }),
   };

@@ -1,5 +1,12 @@
 export type { Archive } from "./archive.js";
-export type { CrawlNodes, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
+export type {
+  CrawlLogQuery,
+  CrawlLogSource,
+  CrawlLogs,
+  CrawlLogsOptions,
+  StoredLogLine,
+} from "./crawl-logs.js";
+export type { CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";
 export type {
   DeadLetterFilter,
@@ -45,6 +52,7 @@ export type {
   NodeRow,
   NodeStatus,
   Nodes,
+  TakingNode,
   WantedChange,
   WantedConfiguration,
 } from "./nodes.js";
@@ -53,6 +61,7 @@ export type { Notification, Notifications } from "./notifications.js";
 export type { ListOptions, ListPage } from "./page-of-list.js";
 export type { Pages } from "./pages.js";
 export type { DueReply, EndedUrl, ExpectedReply, Replies } from "./replies.js";
+export type { HeldRun, RunFilter, RunRow, RunStop, Runs } from "./runs.js";
 export type { ServerClock } from "./server-clock.js";
 export type { Spiders, StoredSpider } from "./spiders.js";
 export type { StoreDeps, StoreOptions } from "./store.js";

@@ -67,6 +67,17 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   deliveryLanes: [{ name: "due", key: { dueAt: 1 } }],
+  crawlLogs: [
+    // Warnings and worse, without reading the lines between them.
+    {
+      name: "severe",
+      key: { _id: 1, level: 1 },
+      partialFilterExpression: { level: { $gte: 40 } },
+    },
+    { name: "by-node", key: { node: 1, _id: 1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
+  crawlLogHeads: [{ name: "by-bytes", key: { bytes: 1 } }],
   "contents.files": [
     {
       name: "by-sha256",
@@ -82,6 +93,13 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       key: { crawl: 1, tellFrom: 1 },
       partialFilterExpression: { tellFrom: { $exists: true } },
     },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
+  itemVersions: [
     {
       name: "expiry",
       key: { expiresAt: 1 },
@@ -104,6 +122,15 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-waiting", key: { waiting: 1 } },
     { name: "by-crawl", key: { crawl: 1 } },
     { name: "by-age", key: { at: 1 } },
+  ],
+  runs: [
+    { name: "by-crawl", key: { crawl: 1, state: 1 } },
+    // What waits for a node, and whose node may be lost.
+    {
+      name: "open",
+      key: { state: 1, node: 1, createdAt: 1 },
+      partialFilterExpression: { state: { $in: ["queued", "active"] } },
+    },
   ],
   notifications: [
     { name: "newest-first", key: { at: -1, _id: -1 } },

@@ -81,6 +81,11 @@ export class Items {
     });
   }
 
+  /** Removes those whose ids begin so. Those with keys stay: they may be others' by now, and come again as they are. */
+  async removeOf(prefix: string): Promise<void> {
+    await this.#items.deleteMany({ _id: startingWith(prefix) });
+  }
+
   async get(id: string): Promise<ItemRecord | undefined> {
     const document = await this.#items.findOne({ _id: id });
     return document === null ? undefined : toRecord(document);
@@ -119,6 +124,12 @@ export class Items {
       await documents.close();
     }
   }
+}
+
+/** Ids that begin with a text: up to the text whose last character is the next one. */
+export function startingWith(prefix: string): { $gte: string; $lt: string } {
+  const last = prefix.charCodeAt(prefix.length - 1);
+  return { $gte: prefix, $lt: prefix.slice(0, -1) + String.fromCharCode(last + 1) };
 }
 
 function filterOf(crawl: string, { after, since }: ItemRange) {

@@ -518,6 +518,7 @@ export class MongoFrontier implements Frontier {
     } else {
       if (ending.error !== undefined) $set.error = ending.error.slice(0, MAX_ERROR_CHARACTERS);
       if (ending.items > 0) $set.items = ending.items;
+      if (ending.invalidItems !== undefined) $set.invalidItems = ending.invalidItems;
       if (ending.files > 0) $set.files = ending.files;
       if (ending.nextVisit !== undefined) {
         $set.nextVisitAt = ending.nextVisit.at;
@@ -525,7 +526,7 @@ export class MongoFrontier implements Frontier {
       }
     }
     if (ending.state !== "queued") {
-      const { items: _items, files: _files, ...rest } = clearedBut($set);
+      const { items: _items, invalidItems: _invalidItems, files: _files, ...rest } = clearedBut($set);
       const cleared = ending.isUnchanged === true ? rest : clearedBut($set);
       return { $set, $unset: { ...cleared, suspicion: "" } };
     }
@@ -569,6 +570,7 @@ const CLEARED = {
   reason: "",
   error: "",
   items: "",
+  invalidItems: "",
   files: "",
   node: "",
 } as const;

@@ -2,12 +2,14 @@ import type { FileRecord, ResultSink, StoredResults } from "../crawl/records.js"
 import type { Archive } from "./archive.js";
 import type { MongoFileStore } from "./file-store.js";
 import type { Files } from "./files.js";
+import type { InvalidItems } from "./invalid-items.js";
 import type { Items } from "./items.js";
 import type { Pages } from "./pages.js";
 
 export type MongoResultSinkParts = {
   readonly pages: Pages;
   readonly items: Items;
+  readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: Pick<MongoFileStore, "discard" | "release">;
   readonly archive: Archive;
@@ -22,11 +24,12 @@ export class MongoResultSink implements ResultSink {
   }
 
   async store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
-    const { pages, items, files, archive } = this.#parts;
+    const { pages, items, invalidItems, files, archive } = this.#parts;
     const storing: Promise<unknown>[] = [];
     if (results.pages.length > 0) storing.push(pages.store(results.pages));
     const itemsStored = results.items.length > 0 ? items.store(results.items) : undefined;
     if (itemsStored !== undefined) storing.push(itemsStored);
+    if (results.invalidItems !== undefined) storing.push(invalidItems.store(results.invalidItems));
     if (results.files.length > 0) {
       const unused = files.store(results.files);
       storing.push(unused.then((records) => this.#letGo(results.files, records)));
@@ -35,6 +38,12 @@ export class MongoResultSink implements ResultSink {
     await Promise.all(storing);
     const knownItems = await itemsStored;
     return knownItems === undefined ? {} : { knownItems };
+  }
+
+  /** Removes the items whose ids begin so, valid or not. */
+  async removeItems(prefix: string): Promise<void> {
+    const { items, invalidItems } = this.#parts;
+    await Promise.all([items.removeOf(prefix), invalidItems.removeOf(prefix)]);
   }
 
   /** The records keep their contents from now on; what the others have is not needed. */

@@ -103,6 +103,13 @@ export type NodeRow = NodeRegistration & {
   readonly wanted?: WantedConfiguration;
 };
 
+/** A node that takes tasks, and how many at once. */
+export type TakingNode = {
+  readonly id: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly concurrency: number;
+};
+
 /** A node that fell silent, and for how long it has been, by the server's clock. */
 export type SilentNode = { readonly id: string; readonly epoch: number; readonly silentMs: number };
 
@@ -308,15 +315,21 @@ export class Nodes {
     return pageOf(documents, limit, toRow, ({ _id }) => encodeCursor(_id));
   }
 
-  /** Tasks that all nodes online can have at once. */
-  async capacity(): Promise<number> {
-    const [online] = await this.#nodes
-      .aggregate<{ tasks: number }>([
-        { $match: { status: "online" } },
-        { $group: { _id: null, tasks: { $sum: "$concurrency" } } },
-      ])
+  /** The nodes that take tasks now: not those that are paused or being drained. */
+  async takers(): Promise<readonly TakingNode[]> {
+    const online = await this.#nodes
+      .find({ status: "online" })
+      .project<{ _id: string; labels?: Readonly<Record<string, string>>; concurrency: number }>({
+        labels: 1,
+        concurrency: 1,
+      })
       .toArray();
-    return online?.tasks ?? 0;
+    return online.map(({ _id, labels = {}, concurrency }) => ({ id: _id, labels, concurrency }));
+  }
+
+  /** The labels of a node; none of one that is not known. */
+  async labelsOf(id: string): Promise<Readonly<Record<string, string>>> {
+    return (await this.#nodes.findOne({ _id: id }, { projection: { labels: 1 } }))?.labels ?? {};
   }
 
   /** Ids of the nodes heard of in this time, whatever their status: those that may still hold something. */
@@ -328,13 +341,13 @@ export class Nodes {
     return nodes.map(({ _id }) => _id);
   }
 
-  /** Ids of the nodes that are not offline. */
-  async present(): Promise<readonly string[]> {
+  /** The nodes that are not offline. */
+  async present(): Promise<readonly Pick<NodeRow, "id" | "labels">[]> {
     const nodes = await this.#nodes
       .find({ status: { $ne: "offline" } })
-      .project<{ _id: string }>({ _id: 1 })
+      .project<Pick<NodeDocument, "_id" | "labels">>({ labels: 1 })
       .toArray();
-    return nodes.map(({ _id }) => _id);
+    return nodes.map(({ _id, labels = {} }) => ({ id: _id, labels }));
   }
 
   /** How many nodes there are of each status. */

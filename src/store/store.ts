@@ -6,6 +6,12 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
+import {
+  type CrawlLogDocument,
+  type CrawlLogHeadDocument,
+  CrawlLogs,
+  type CrawlLogsOptions,
+} from "./crawl-logs.js";
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
@@ -17,6 +23,7 @@ import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
+import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
 import { ItemTellings } from "./item-tellings.js";
 import { type ItemDocument, Items, type ItemVersionDocument } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
@@ -28,7 +35,9 @@ import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
+import { Retention } from "./retention.js";
 import { isTransient, Retrier } from "./retrier.js";
+import { type RunDocument, Runs } from "./runs.js";
 import { ServerClock } from "./server-clock.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
 import type { UrlDocument } from "./url-document.js";
@@ -53,6 +62,10 @@ export type StoreOptions = {
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
   readonly deliveries?: Partial<DeliveriesOptions>;
+  /** Items of one crawl that are not as they should be and are kept aside, about; others are counted. @default 10_000 */
+  readonly invalidItemsKept: number;
+  /** How long lines of crawls' logs are kept. */
+  readonly crawlLogs?: Partial<CrawlLogsOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -62,6 +75,7 @@ export const STORE_DEFAULTS = {
   maxConnections: 32,
   retryForMs: 20_000,
   serverSelectionMs: 10_000,
+  invalidItemsKept: 10_000,
 } satisfies Omit<StoreOptions, "uri">;
 
 export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
@@ -86,10 +100,13 @@ export class Store implements Service {
   readonly pages: Pages;
   readonly items: Items;
   readonly itemTellings: ItemTellings;
+  readonly retention: Retention;
+  readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
   readonly archive: Archive;
   readonly states: MongoCrawlStates;
+  readonly runs: Runs;
   readonly bodies: MongoContentIndex;
   readonly results: MongoResultSink;
   readonly hosts: MongoHostStates;
@@ -102,6 +119,7 @@ export class Store implements Service {
   readonly deliveries: Deliveries;
   readonly deliveryLanes: DeliveryLanes;
   readonly duties: Duties;
+  readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
@@ -133,16 +151,20 @@ export class Store implements Service {
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
     const versions = db.collection<ItemVersionDocument>("itemVersions");
+    const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
+    this.runs = new Runs(db.collection<RunDocument>("runs"), retrier);
     this.crawls = new Crawls({
       client: this.#client,
       crawls: db.collection<CrawlDocument>("crawls"),
       urls,
       rounds: this.rounds,
+      runs: this.runs,
       pages,
       items,
       versions,
+      invalidItems,
       files,
       archive: db.collection<ArchiveDocument>("archive"),
       retrier,
@@ -153,6 +175,7 @@ export class Store implements Service {
     this.pages = new Pages(pages, retrier);
     this.items = new Items({ items, versions, retrier });
     this.itemTellings = new ItemTellings(items, retrier);
+    this.invalidItems = new InvalidItems(invalidItems, retrier, options.invalidItemsKept);
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, files: this.files, clock });
     const archive = db.collection<ArchiveDocument>("archive");
@@ -167,6 +190,7 @@ export class Store implements Service {
     this.results = new MongoResultSink({
       pages: this.pages,
       items: this.items,
+      invalidItems: this.invalidItems,
       files: this.files,
       contents: this.contents,
       archive: this.archive,
@@ -188,6 +212,12 @@ export class Store implements Service {
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
     );
+    this.retention = new Retention({
+      items,
+      versions,
+      files,
+      discardContent: (contentId) => this.contents.discard(contentId),
+    });
     this.deliveryLanes = new DeliveryLanes({
       lanes: db.collection<DeliveryLaneDocument>("deliveryLanes"),
       waiting: db.collection<WaitingDocument>("deliveries"),
@@ -205,6 +235,16 @@ export class Store implements Service {
     this.duties = new Duties(
       { duties: db.collection<DutyDocument>("duties"), clock },
       { ttlMs: options.leaseTtlMs },
+    );
+    this.crawlLogs = new CrawlLogs(
+      {
+        client: this.#client,
+        lines: db.collection<CrawlLogDocument>("crawlLogs"),
+        heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
+        crawls: db.collection<CrawlDocument>("crawls"),
+        retrier,
+      },
+      options.crawlLogs,
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
     this.serverClock = new ServerClock(db, clock);
@@ -266,6 +306,8 @@ export class Store implements Service {
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
     await this.deliveries.drop(crawl);
+    await this.runs.drop(crawl);
+    await this.crawlLogs.purge(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */

@@ -31,6 +31,7 @@ export type UrlDocument = {
   readonly error?: string;
   /** Of a URL that is done; absent: 0. */
   readonly items?: number;
+  readonly invalidItems?: number;
   readonly files?: number;
   /** The node that had it last, unless it is done. */
   readonly node?: string;

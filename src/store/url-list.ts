@@ -38,6 +38,7 @@ export type UrlRow = {
   /** How often it was opened again after it had ended. */
   readonly round: number;
   readonly items: number;
+  readonly invalidItems: number;
   readonly files: number;
   /** When its state last changed. */
   readonly at: number;
@@ -217,6 +218,7 @@ function toRow(document: UrlDocument): UrlRow {
     ...(document.nextVisitAt !== undefined && { nextVisitAt: document.nextVisitAt }),
     round: document.round ?? 0,
     items: document.items ?? 0,
+    invalidItems: document.invalidItems ?? 0,
     files: document.files ?? 0,
     at: Math.floor(document.at),
   };

@@ -1,4 +1,6 @@
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
+import type { Crawl } from "../crawl/crawl.js";
+import type { CrawlLogContext } from "../crawl/crawl-log.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -6,15 +8,24 @@ import type { Documents } from "../crawl/pages/documents.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
 import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
+import type { Spider } from "../crawl/spider.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { traceFields } from "../lib/trace-context.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { type DeadLettersOptions, Store } from "../store/index.js";
+import { type CrawlLogsOptions, type DeadLettersOptions, Store } from "../store/index.js";
+import {
+  CrawlLog,
+  type CrawlLogOptions,
+  LogShipper,
+  logSpiderFaults,
+  WorkerLines,
+} from "./crawl-log/index.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
@@ -24,8 +35,10 @@ import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
+import { RunLoop } from "./runs/run-loop.js";
 import { StallWatch } from "./stall-watch.js";
-import { type TaskContext, TaskLoop } from "./task-loop.js";
+import { TaskIntake } from "./task-intake.js";
+import { type Stopped, type TaskContext, TaskLoop } from "./task-loop.js";
 
 export type ClusterWorkerOptions = {
   readonly nodeId: string;
@@ -35,6 +48,10 @@ export type ClusterWorkerOptions = {
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly concurrency: number;
+  /** Runs at once. */
+  readonly runs: number;
+  /** By which crawls may select this node. @default those that it had when it ran last */
+  readonly labels?: Readonly<Record<string, string>>;
   readonly userAgent: string;
   readonly fetcher: Partial<FetcherOptions> & { readonly userAgent: string };
   readonly limits: Partial<TaskLimits>;
@@ -43,6 +60,11 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
+  /** How long lines of crawls' logs are kept in the database; and how they are kept here. */
+  readonly crawlLogs: CrawlLogsOptions;
+  readonly crawlLog: Omit<CrawlLogOptions, "node">;
   /** Workers that a URL may end before it is set aside. */
   readonly maxCrashes: number;
 };
@@ -78,11 +100,15 @@ export class ClusterWorker implements Service {
   readonly #committer: Committer<TaskContext>;
   readonly #events: TaskEvents;
   readonly #logEvents: LogEvents;
+  readonly #crawlLog: CrawlLog;
+  readonly #logShipper: LogShipper;
+  readonly #workerLines: WorkerLines;
   readonly #replies: Replies;
   readonly #aftermath: Aftermath;
   readonly #refusals: Refusals;
   readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
+  readonly #runs: RunLoop;
   readonly #presence: NodePresence;
   readonly #identity: NodeIdentity;
   readonly #configuration: NodeConfiguration;
@@ -95,7 +121,11 @@ export class ClusterWorker implements Service {
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
     this.#store = new Store(
-      { uri: options.mongodbUri, namespace, deadLetters: options.deadLetters },
+      {
+        ...{ uri: options.mongodbUri, namespace },
+        invalidItemsKept: options.invalidItemsKept,
+        ...{ deadLetters: options.deadLetters, crawlLogs: options.crawlLogs },
+      },
       { logger },
     );
     // Instants that masters and workers compare are read off one clock: the database server's.
@@ -111,6 +141,13 @@ export class ClusterWorker implements Service {
       },
       { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
+    this.#crawlLog = new CrawlLog(
+      { ...options.crawlLog, node: nodeId },
+      { epoch: () => this.#identity.epoch, clock, logger },
+    );
+    const shipping = { log: this.#crawlLog, store: this.#store.crawlLogs, clock, logger };
+    this.#logShipper = new LogShipper({ node: nodeId }, shipping);
+    this.#workerLines = new WorkerLines({ ring: deps.log, log: this.#crawlLog });
     this.#fetcher = new Fetcher(options.fetcher);
     this.#browser = new Browser(options.rendering.browser, { clock, logger });
     const rendering = { browser: this.#browser, clock };
@@ -121,7 +158,7 @@ export class ClusterWorker implements Service {
       serverClock: this.#store.serverClock,
       clock,
       logger,
-      onStopped: (crawl) => this.#loop.cancelCrawl(crawl),
+      onStopped: (crawl) => this.#cancelCrawl(crawl),
     });
     this.#engine = new Engine(
       {
@@ -140,6 +177,11 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
+        pageLog: (task, crawl, spider) => {
+          const logger = this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), url: task.url });
+          return task.request?.trace === undefined ? logger : logger.child(traceFields(task.request.trace));
+        },
+        hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
         whenAwake: () => this.#stalls.whenAwake(),
@@ -180,7 +222,15 @@ export class ClusterWorker implements Service {
     });
     this.#loop = new TaskLoop(
       {
-        queue: this.#bus.tasks,
+        queue: new TaskIntake({
+          node: nodeId,
+          tasks: this.#bus.tasks,
+          placedQueues: this.#bus.placedQueues,
+          crawls: this.#store.crawls,
+          nodes: this.#store.nodes,
+          clock,
+          logger,
+        }),
         engine: this.#engine,
         crawls: this.#crawls,
         committer: this.#committer,
@@ -204,6 +254,24 @@ export class ClusterWorker implements Service {
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
       },
     );
+    this.#runs = new RunLoop(
+      { node: nodeId, concurrency: options.runs },
+      {
+        runs: this.#store.runs,
+        crawls: this.#crawls,
+        counts: this.#store.crawls,
+        spiders: bundledSpiders,
+        states: this.#store.states,
+        frontier: this.#store.frontier,
+        results: this.#store.results,
+        events: this.#bus.events,
+        taskEvents: this.#events,
+        mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
+        logOf: (crawl, run) => logger.child({ crawl, run }),
+        clock,
+        logger,
+      },
+    );
     this.#identity = new NodeIdentity(
       { node: nodeId },
       { bus: this.#bus, clock, logger, onTaken: (error) => deps.shutdown(error) },
@@ -215,7 +283,12 @@ export class ClusterWorker implements Service {
       logger,
     });
     this.#presence = new NodePresence(
-      { node: nodeId, version, heartbeatMs: 2_000 },
+      {
+        node: nodeId,
+        version,
+        heartbeatMs: 2_000,
+        ...(options.labels !== undefined && { labels: options.labels }),
+      },
       {
         identity: this.#identity,
         configuration: this.#configuration,
@@ -224,7 +297,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         onClosed: (crawls) => {
-          for (const crawl of crawls) this.#loop.cancelCrawl(crawl);
+          for (const crawl of crawls) this.#cancelCrawl(crawl);
         },
       },
     );
@@ -237,6 +310,9 @@ export class ClusterWorker implements Service {
     // Before anything is taken or served: whoever goes by this id already must not notice us.
     await Promise.all([this.#store.start(), this.#bus.start().then(() => this.#identity.start())]);
     this.#identity.beginEpoch();
+    await this.#crawlLog.start();
+    await this.#logShipper.start();
+    this.#workerLines.begin();
     await this.#crawls.start();
     await this.#configuration.restore();
     const handlers = nodeCommands({
@@ -244,11 +320,13 @@ export class ClusterWorker implements Service {
       version,
       identity: this.#identity,
       loop: this.#loop,
+      cancelCrawl: (crawl, generation) => this.#cancelCrawl(crawl, generation),
       engine: this.#engine,
       renderer: this.#renderer,
       configuration: this.#configuration,
       spiders: bundledSpiders,
       log: this.#deps.log,
+      crawlLog: this.#crawlLog,
       clock: this.#clock,
       shutdown: () => shutdown(),
       onChange: () => this.#presence.beatNow(),
@@ -256,6 +334,7 @@ export class ClusterWorker implements Service {
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
     await this.#stalls.start();
     await this.#loop.start();
+    await this.#runs.start();
     await this.#presence.start();
     this.#isReady = true;
     this.#logEvents.begin();
@@ -266,19 +345,31 @@ export class ClusterWorker implements Service {
   async stop(): Promise<void> {
     this.#isReady = false;
     this.#refusals.hurry();
+    await this.#runs.stop();
     if (this.#bus.connected) await this.#loop.stop();
+    await this.#engine.stop();
     await this.#browser.stop();
     await this.#refusals.stop();
     await this.#stalls.stop();
     await this.#presence.stop();
     this.#events.flush();
     this.#logEvents.end();
+    this.#workerLines.end();
+    await this.#logShipper.stop();
+    await this.#crawlLog.stop();
     await this.#stopServing?.();
     await this.#crawls.stop();
     await this.#identity.stop();
     await this.#bus.stop();
     await this.#store.stop();
     await this.#fetcher.close();
+  }
+
+  /** Stops what of a crawl is in hand here. */
+  #cancelCrawl(crawl: string, generation?: number): Stopped {
+    const runs = this.#runs.cancelCrawl(crawl);
+    const { aborted, dropped } = this.#loop.cancelCrawl(crawl, generation);
+    return { aborted: aborted + runs, dropped };
   }
 
   async #isStored(spider: string): Promise<boolean> {
@@ -290,6 +381,7 @@ export class ClusterWorker implements Service {
     const deliveries = group.members.map(({ context }) => context.delivery);
     this.#bus.tasks.settle(deliveries, { kind: "ack" });
     this.#loop.settled(deliveries);
+    logSpiderFaults(this.#crawlLog, group);
     await this.#aftermath.follow(group);
     // Taken for lost, and given to someone else: but this worker lives.
     await this.#store.frontier.vouch(
@@ -298,4 +390,9 @@ export class ClusterWorker implements Service {
       ),
     );
   }
+}
+
+/** What the lines of a spider are about. */
+function aboutOf({ id }: Crawl, { name, version }: Spider): CrawlLogContext {
+  return { crawl: id, spider: name, ...(version !== undefined && { version }) };
 }

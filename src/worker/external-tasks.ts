@@ -7,7 +7,6 @@ import {
   type TaskDelivery,
 } from "../bus/index.js";
 import { type Crawl, INBOX } from "../crawl/crawl.js";
-import type { SpiderCatalog } from "../crawl/engine.js";
 import type { NewUrl, SkipReason, UrlRequest } from "../crawl/frontier.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
@@ -23,7 +22,8 @@ import type { CrawlView } from "./crawl-view.js";
 export type ExternalTasksDeps = {
   readonly store: Store;
   readonly crawls: CrawlView;
-  readonly spiders: SpiderCatalog;
+  /** Those that need not be looked up. */
+  readonly spiders: { has(name: string): boolean };
   readonly replies: Replies;
   readonly events: TaskEvents;
   readonly clock: Clock;
@@ -111,7 +111,7 @@ export class ExternalTasks {
     }
     const isKnown =
       task.spider === undefined ||
-      spiders.get(task.spider) !== undefined ||
+      spiders.has(task.spider) ||
       (await store.spiders.get(task.spider)) !== undefined;
     if (!isKnown) {
       return { reason: "unknown-spider", error: `spider: there is no spider "${task.spider}"` };
@@ -210,7 +210,7 @@ function skipReason(crawl: Crawl, url: CanonicalUrl, depth: number): SkipReason 
 }
 
 function requestOf(task: ExternalTask, trace: TraceContext | undefined): UrlRequest | undefined {
-  const { method, headers, body, meta, render, spider } = task;
+  const { method, headers, body, meta, render, spider, callback } = task;
   const request = {
     ...(method !== undefined && method !== "GET" && { method }),
     ...(headers !== undefined && { headers }),
@@ -218,6 +218,7 @@ function requestOf(task: ExternalTask, trace: TraceContext | undefined): UrlRequ
     ...(meta !== undefined && { meta }),
     ...(render !== undefined && { render }),
     ...(spider !== undefined && { spider }),
+    ...(callback !== undefined && { callback }),
     ...(trace !== undefined && { trace }),
   };
   return Object.keys(request).length === 0 ? undefined : request;

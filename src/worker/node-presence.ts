@@ -14,6 +14,8 @@ export type NodePresenceOptions = {
   readonly version: string;
   /** @default 2_000 */
   readonly heartbeatMs: number;
+  /** Told when it registers. @default those that it had */
+  readonly labels?: Readonly<Record<string, string>>;
 };
 
 export type NodePresenceDeps = {
@@ -84,7 +86,12 @@ export class NodePresence implements Service {
       if (!this.#isRegistered) {
         const { closed, wanted } = await calls.callMaster(
           "register-node",
-          { ...this.#report, host: hostname(), pid: process.pid },
+          {
+            ...this.#report,
+            host: hostname(),
+            pid: process.pid,
+            ...(this.#options.labels !== undefined && { labels: this.#options.labels }),
+          },
           { timeoutMs: CALL_TIMEOUT_MS },
         );
         this.#isRegistered = true;

@@ -53,7 +53,7 @@ export class Refusals {
    * @returns whether it is there
    */
   async setAside(task: Task, deaths: readonly Death[], signal: AbortSignal): Promise<boolean> {
-    const { method, headers, body, meta, spider } = task.request ?? {};
+    const { method, headers, body, meta, spider, callback } = task.request ?? {};
     const message = {
       url: task.url,
       crawl: task.crawl,
@@ -63,6 +63,7 @@ export class Refusals {
       ...(headers !== undefined && { headers }),
       ...(body !== undefined && { body }),
       ...(meta !== undefined && { meta }),
+      ...(callback !== undefined && { callback }),
     };
     const letter: DeadLetter = {
       body: Buffer.from(JSON.stringify(message)),

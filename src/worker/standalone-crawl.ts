@@ -2,10 +2,10 @@ import { readFile } from "node:fs/promises";
 import { parse as parseYaml } from "yaml";
 import type { ZodError } from "zod";
 import type { Crawl } from "../crawl/crawl.js";
-import { crawlRequest } from "../crawl/crawl-request.js";
-import type { SpiderCatalog } from "../crawl/engine.js";
+import { crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
+import type { SpiderCatalog } from "../crawl/spider-catalog.js";
+import { withSettings } from "../crawl/spider-settings.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
-import { urlOptionsOf } from "../crawl/urls/url-options.js";
 import type { Config } from "../lib/config.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
 import { fieldErrorsOf } from "../lib/field-errors.js";
@@ -19,7 +19,7 @@ type Settings = Config<"config" | "seed" | "spider" | "maxDepth" | "maxPages">;
  */
 export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promise<Crawl> {
   const fromFile = settings.config === undefined ? {} : await readCrawlFile(settings.config);
-  const flags = flagsOver(settings, spiders);
+  const flags = await flagsOver(settings, spiders);
   const { limits, ...over } = flags;
   const given = {
     ...fromFile,
@@ -27,10 +27,11 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
     // What is no object in the file stays as it is, for the schema to refuse.
     ...(isRecord(fromFile.limits ?? {}) && { limits: { ...(fromFile.limits ?? {}), ...limits } }),
   };
-  const parsed = crawlRequest.safeParse(given);
+  const name = spiderNameOf(given);
+  const spider = name === undefined ? undefined : await spiders.get(name);
+  const parsed = crawlRequest.safeParse(withSettings(given, spider?.settings));
   if (!parsed.success) throw refusal(parsed.error, flags);
   const { nodes: _nodes, ...spec } = parsed.data;
-  const spider = spiders.get(spec.spider);
   if (spider === undefined) throw new ConfigError(`--config spider: there is no spider "${spec.spider}"`);
   const seeds = spec.seeds.length > 0 ? spec.seeds : (spider.seeds ?? []);
   if (seeds.length === 0) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
@@ -42,7 +43,6 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
   }
   return {
     ...spec,
-    ...urlOptionsOf(spider, spec.urls),
     seeds,
     id: "standalone",
     status: "running",
@@ -52,9 +52,9 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
 }
 
 /** What the flags say of the crawl. A spider that was given as a file goes by its own name from here on. */
-function flagsOver(settings: Settings, spiders: SpiderCatalog) {
+async function flagsOver(settings: Settings, spiders: SpiderCatalog) {
   const { spider, seed, maxDepth, maxPages } = settings;
-  const named = spider === undefined ? undefined : spiders.get(spider);
+  const named = spider === undefined ? undefined : await spiders.get(spider);
   if (spider !== undefined && named === undefined) {
     throw new ConfigError(`--spider: there is no spider "${spider}"`);
   }
@@ -66,7 +66,7 @@ function flagsOver(settings: Settings, spiders: SpiderCatalog) {
 }
 
 /** The first fault that the schema found, told by the flag or the member of the file that it is in. */
-function refusal(error: ZodError, flags: ReturnType<typeof flagsOver>): ConfigError {
+function refusal(error: ZodError, flags: Awaited<ReturnType<typeof flagsOver>>): ConfigError {
   const [fault] = fieldErrorsOf(error);
   const { field, message } = fault ?? { field: "", message: "is not a crawl" };
   const [first] = field.split(".");

@@ -8,7 +8,7 @@ import { LRUCache } from "lru-cache";
 import { MemoryContentIndex } from "../crawl/content-index.js";
 import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatch/dispatcher.js";
-import { Engine, type SpiderCatalog } from "../crawl/engine.js";
+import { Engine } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetch/fetcher.js";
 import type { Ending, NewUrl } from "../crawl/frontier.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -27,6 +27,7 @@ import { Recrawler } from "../crawl/recrawler.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
 import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
+import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
 import { UrlIdentity } from "../crawl/urls/url-identity.js";
@@ -86,7 +87,7 @@ export class Standalone implements Service {
   readonly #committer: Committer<Task>;
   readonly #stopping = new AbortController();
   readonly #waiting: Task[] = [];
-  readonly #totals = { items: 0, files: 0, bytes: 0 };
+  readonly #totals = { items: 0, invalidItems: 0, files: 0, bytes: 0 };
   #active = 0;
   #pagesLeft: number;
   #finishReason: FinishReason = "completed";
@@ -164,6 +165,7 @@ export class Standalone implements Service {
           for (const { result, context } of members) {
             deps.onEnded?.(context, result.ending);
             this.#totals.items += result.items.length;
+            this.#totals.invalidItems += result.invalidItems?.length ?? 0;
             this.#totals.files += result.files.length;
             for (const page of result.pages) this.#totals.bytes += page.bytes;
             this.#dispatcher.ended(result.end);
@@ -210,6 +212,7 @@ export class Standalone implements Service {
     this.#waiting.length = 0;
     this.#stopping.abort();
     await this.#committer.flush();
+    await this.#engine.stop();
     await this.#deps.items.close();
     await this.#browser?.stop();
     await this.#deps.archive?.close();
@@ -224,6 +227,9 @@ export class Standalone implements Service {
   async #store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
     try {
       const stored = await this.#deps.items.store(results);
+      for (const { url, reasons, data } of results.invalidItems ?? []) {
+        this.#deps.logger.warn({ url, reasons, data }, "an item is not as its spider says, and left out");
+      }
       if (results.archive !== undefined) await this.#deps.archive?.store(results.archive);
       return stored;
     } catch (error) {

@@ -32,7 +32,7 @@ export type TaskLoopOptions = {
 };
 
 export type TaskLoopDeps = {
-  readonly queue: WorkQueue;
+  readonly queue: Pick<WorkQueue, "consume">;
   readonly engine: Engine;
   readonly crawls: CrawlView;
   readonly committer: Committer<TaskContext>;
@@ -237,6 +237,7 @@ export class TaskLoop implements Service {
    */
   cancelCrawl(crawl: string, generation?: number): Stopped {
     this.#deps.crawls.invalidate(crawl);
+    this.#deps.engine.over(crawl);
     let aborted = 0;
     for (const { task, abort } of this.#running.values()) {
       if (task.crawl !== crawl) continue;

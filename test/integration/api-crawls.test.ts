@@ -181,6 +181,7 @@ describe("POST /crawls", () => {
       failed: 0,
       skipped: 0,
       items: 0,
+      invalidItems: 0,
       files: 0,
       bytes: 0,
     });
@@ -230,7 +231,7 @@ describe("POST /crawls", () => {
     ],
     ["a priority of ten", { seeds: SEEDS, priority: 10 }, "priority"],
     ["a priority of null", { seeds: SEEDS, priority: null }, "priority"],
-    ["chosen nodes", { seeds: SEEDS, nodes: { mode: "selected", ids: ["a"] } }, "nodes.mode"],
+    ["a choice of no nodes", { seeds: SEEDS, nodes: { mode: "selected", ids: [] } }, "nodes.ids"],
     ["an unknown way to choose nodes", { seeds: SEEDS, nodes: { mode: "some" } }, "nodes.mode"],
     ["params that are a list", { seeds: SEEDS, params: [] }, "params"],
     ["params that are too large", { seeds: SEEDS, params: { text: "x".repeat(70_000) } }, "params"],

@@ -228,7 +228,7 @@ describe("items", () => {
     const options = itemOptions.parse({ key: "sku", history: true });
     for (const [n, price] of [1, 2, 3].entries()) {
       const items = [itemOf(body.id, n, { sku: "x", price })];
-      await master.store.items.store(keptAs({ items, files: [] }, options).items);
+      await master.store.items.store(keptAs({ items, files: [] }, { items: options }).items);
     }
     const { body: list } = await master.get(`/api/v1/crawls/${body.id}/items`);
     const path = `/api/v1/crawls/${body.id}/items/${list.items[0].id}`;

@@ -122,7 +122,11 @@ export class ApiMaster {
       nodes: this.nodes,
       feed: this.#feed,
       spiders,
-      waitReasons: new WaitReasons({ hosts: this.store.hosts, capacity: () => this.nodes.capacity(), clock }),
+      waitReasons: new WaitReasons({
+        hosts: this.store.hosts,
+        capacity: (nodes) => this.nodes.capacity(nodes),
+        clock,
+      }),
       metrics,
       clock,
       logger,

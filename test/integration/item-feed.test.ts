@@ -109,7 +109,7 @@ function itemsOf(
       data: { n: from + index, ...data },
     }),
   );
-  return keptAs({ items, files: [] }, options).items;
+  return keptAs({ items, files: [] }, { items: options }).items;
 }
 
 type Heard = { readonly key: string; readonly id: string; readonly type: string; readonly item: ItemRecord };

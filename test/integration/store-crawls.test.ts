@@ -65,10 +65,7 @@ describe("Crawls", () => {
 
   describe("create", () => {
     it("records a crawl as it was asked for, which runs", async () => {
-      const { crawl, isNew } = await one.crawls.create(
-        { ...SPEC, name: "books" },
-        { nodes: { mode: "selected", ids: ["n1"] }, resource: "books" },
-      );
+      const { crawl, isNew } = await one.crawls.create({ ...SPEC, name: "books" }, { resource: "books" });
 
       expect(isNew).toBe(true);
       expect(crawl).toMatchObject({ ...SPEC, name: "books", status: "running", generation: 1, additions: 0 });
@@ -230,7 +227,18 @@ describe("Crawls", () => {
         sha256: "",
         contentType: "application/pdf",
       };
-      const results = { pages: [page], items: [item, { ...item, id: `${first.id}.0.1` }], files: [file] };
+      const invalid = {
+        ...item,
+        id: `${first.id}.0.2`,
+        data: { $where: "\0" },
+        reasons: ["$where: not here"],
+      };
+      const results = {
+        pages: [page],
+        items: [item, { ...item, id: `${first.id}.0.1` }],
+        invalidItems: [invalid],
+        files: [file],
+      };
       await one.results.store(results);
       await one.results.store(results);
       one.crawls.count(id, { done: 40, queued: -3 });
@@ -244,7 +252,10 @@ describe("Crawls", () => {
         status: "finished",
         finishReason: "completed",
         finishedAt: expect.any(Number),
-        counts: { queued: 0, active: 0, done: 2, failed: 0, skipped: 1, items: 2, files: 1, bytes: 777 },
+        counts: {
+          ...{ queued: 0, active: 0, done: 2, failed: 0, skipped: 1 },
+          ...{ items: 2, invalidItems: 1, files: 1, bytes: 777 },
+        },
       });
       expect(await one.crawls.get(id)).toEqual(finished[0]);
     });

@@ -277,6 +277,7 @@ describe("MongoFrontier", () => {
         statusCode: 404,
         reason: "http-status",
         items: 0,
+        invalidItems: 0,
         files: 0,
         at: expect.any(Number),
       });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { keptAs } from "../../src/crawl/item-keeping.js";
 import { itemOptions } from "../../src/crawl/item-options.js";
-import type { ItemRecord } from "../../src/crawl/records.js";
+import type { InvalidItemRecord, ItemRecord, StoredContent } from "../../src/crawl/records.js";
 import type { Store } from "../../src/store/index.js";
 import { StoresUnderTest } from "../support/store-under-test.js";
 
@@ -42,7 +42,7 @@ function item(
     node: "n",
     data,
   };
-  const [kept] = keptAs({ items: [record], files: [] }, options).items;
+  const [kept] = keptAs({ items: [record], files: [] }, { items: options }).items;
   return kept ?? record;
 }
 
@@ -230,5 +230,119 @@ describe("items without keys", () => {
       expect.stringMatching(/:k-[A-Za-z0-9_-]{21}$/),
     ]);
     expect(known.get(crawl)).toBe(0);
+  });
+});
+
+describe("what has expired", () => {
+  const NOW = 1_700_000_000_000;
+  const kept = { retentionMs: 10_000 };
+
+  it("is removed, with what it was before, and the rest stays", async () => {
+    const crawl = newCrawl();
+    const history = { ...kept, history: true };
+    await store.items.store([item(crawl, "a.0.0", NOW - 20_000, { sku: "old" }, kept)]);
+    await store.items.store([item(crawl, "b.0.0", NOW - 30_000, { sku: "x", price: 1 }, history)]);
+    await store.items.store([item(crawl, "b.1.0", NOW - 15_000, { sku: "x", price: 2 }, history)]);
+    await store.items.store([item(crawl, "b.2.0", NOW - 5_000, { sku: "x", price: 3 }, history)]);
+    await store.items.store([item(crawl, "c.0.0", NOW - 5_000, { title: "no key" }, kept)]);
+    await store.items.store([item(crawl, "d.0.0", 1, { title: "for good" })]);
+
+    const removed = await store.retention.removeExpired(NOW);
+
+    expect((await itemsOf(crawl)).map(({ data }) => data)).toEqual(
+      expect.arrayContaining([{ sku: "x", price: 3 }, { title: "no key" }, { title: "for good" }]),
+    );
+    expect(await itemsOf(crawl)).toHaveLength(3);
+    expect(removed.get(crawl)).toEqual({ items: 1, files: 0 });
+    expect(await store.collection("itemVersions").countDocuments({ crawl })).toBe(0);
+  });
+
+  it("is not removed when its data has come again", async () => {
+    const crawl = newCrawl();
+    await store.items.store([item(crawl, "a.0.0", NOW - 20_000, { sku: "x" }, kept)]);
+    await store.items.store([item(crawl, "a.1.0", NOW - 1_000, { sku: "x" }, kept)]);
+
+    await store.retention.removeExpired(NOW);
+
+    expect(await itemsOf(crawl)).toMatchObject([{ at: NOW - 1_000, revision: 1 }]);
+  });
+
+  it("is removed and counted once, however many look for it", async () => {
+    const crawl = newCrawl();
+    const options = itemOptions.parse(kept);
+    const records = Array.from({ length: 2_000 }, (_, n) => item(crawl, `p${n}.0.0`, NOW - 20_000, { n }));
+    await store.items.store(keptAs({ items: records, files: [] }, { items: options }).items);
+
+    const both = await Promise.all([store.retention.removeExpired(NOW), others.retention.removeExpired(NOW)]);
+
+    expect(both.reduce((sum, each) => sum + (each.get(crawl)?.items ?? 0), 0)).toBe(2_000);
+    expect(await itemsOf(crawl)).toEqual([]);
+  });
+
+  it("may be a file, whose bytes go with it unless another file has them", async () => {
+    const crawl = newCrawl();
+    const save = (text: string) =>
+      store.contents.save(
+        (async function* () {
+          yield Buffer.from(text);
+        })(),
+        { name: "f", contentType: "text/plain" },
+      );
+    const file = (name: string, at: number, content: StoredContent) => {
+      const record = {
+        id: `${crawl}:${name}.0`,
+        crawl,
+        url: `http://shop.test/${name}`,
+        name,
+        contentType: "text/plain",
+        at,
+        ...content,
+      };
+      return keptAs({ items: [], files: [record] }, { items: itemOptions.parse(kept) }).files;
+    };
+    const alone = await save("alone");
+    const shared = await save("shared");
+    await store.results.store({ pages: [], items: [], files: file("alone", NOW - 20_000, alone) });
+    await store.results.store({ pages: [], items: [], files: file("old", NOW - 20_000, shared) });
+    await store.results.store({ pages: [], items: [], files: file("new", NOW, await save("shared")) });
+
+    const removed = await store.retention.removeExpired(NOW);
+
+    expect((await store.files.list(crawl)).items.map(({ name }) => name)).toEqual(["new"]);
+    expect(removed.get(crawl)).toEqual({ items: 0, files: 2 });
+    await expect(store.contents.open(shared.contentId)).resolves.toBeDefined();
+  });
+});
+
+describe("items that are not as they should be", () => {
+  function invalid(crawl: string, from: number, to: number): readonly InvalidItemRecord[] {
+    return Array.from({ length: to - from }, (_, index) => ({
+      ...item(crawl, `p${String(from + index).padStart(5, "0")}.0.0`, 1, {}),
+      data: { $price: from + index, "a.b": null },
+      reasons: ["price: must be a number"],
+    })).map(({ keeping: _keeping, ...record }) => record);
+  }
+
+  it("are listed with their reasons, and read as a stream", async () => {
+    const crawl = newCrawl();
+    await store.invalidItems.store(invalid(crawl, 0, 7));
+
+    const first = await store.invalidItems.list(crawl, { limit: 5 });
+    const second = await store.invalidItems.list(crawl, { limit: 5, cursor: first.next ?? "" });
+    const streamed = [];
+    for await (const one of store.invalidItems.stream(crawl)) streamed.push(one);
+
+    expect([...first.items, ...second.items]).toEqual(invalid(crawl, 0, 7));
+    expect(streamed).toEqual(invalid(crawl, 0, 7));
+  });
+
+  it("are kept so many, and the others counted, each once", async () => {
+    const crawl = newCrawl();
+    const few = await stores.open({ invalidItemsKept: 20 });
+    for (let from = 0; from < 100; from += 10) await few.invalidItems.store(invalid(crawl, from, from + 10));
+    await few.invalidItems.store(invalid(crawl, 0, 100));
+
+    expect((await few.invalidItems.list(crawl, { limit: 100 })).items).toEqual(invalid(crawl, 0, 20));
+    expect(await store.collection("invalidItems").countDocuments()).toBe(100 + 7);
   });
 });

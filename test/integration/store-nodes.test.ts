@@ -180,7 +180,8 @@ describe("Nodes", () => {
     await one.nodes.heartbeat({ id: paused.id, epoch: 3, active: 0, status: "paused" });
     await one.nodes.leave(gone.id, 3);
 
-    expect(await one.nodes.capacity()).toBe(5);
+    const takers = await one.nodes.takers();
+    expect(takers.reduce((tasks, { concurrency }) => tasks + concurrency, 0)).toBe(5);
     expect((await one.nodes.statuses()).get("paused")).toBe(1);
     expect((await one.nodes.list({ status: "online" })).items.map(({ id }) => id)).toEqual([busy.id]);
   });

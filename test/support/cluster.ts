@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { connect } from "amqplib";
 import { MongoClient } from "mongodb";
+import { type NodeSelection, placeOf } from "../../src/crawl/node-selection.js";
 
 /** One master or worker, as a process of its own. */
 export type Member = {
@@ -80,7 +81,12 @@ export class Cluster {
     const client = new MongoClient(this.mongodbUri);
     const database = client.db(this.namespace);
     const spiders = await database.collection<{ _id: string }>("spiders").find().toArray();
-    await this.#removeTopology(spiders.map(({ _id }) => _id));
+    const crawls = await database.collection<{ nodes?: NodeSelection }>("crawls").find().toArray();
+    const places = crawls.flatMap(({ nodes }) => placeOf(nodes) ?? []);
+    await this.#removeTopology([
+      ...spiders.map(({ _id }) => `tasks.${_id}`),
+      ...places.map((place) => `placed.${place}`),
+    ]);
     await database.dropDatabase();
     await client.close();
     if (this.#dataDir !== undefined) await rm(this.#dataDir, { recursive: true, force: true });
@@ -125,18 +131,11 @@ export class Cluster {
     return member;
   }
 
-  async #removeTopology(externalSpiders: readonly string[]): Promise<void> {
+  async #removeTopology(taskQueues: readonly string[]): Promise<void> {
     const connection = await connect(this.amqpUrl);
     const nodes = ["worker-1", "worker-2", ...this.members.map(({ name }) => name)];
     const names = {
-      queues: [
-        "tasks",
-        "master",
-        "dead",
-        "tasks.dead",
-        "rejected",
-        ...externalSpiders.map((spider) => `tasks.${spider}`),
-      ],
+      queues: ["tasks", "master", "dead", "tasks.dead", "rejected", ...taskQueues],
       exchanges: [
         "broadcast",
         "cancels",
@@ -268,6 +267,7 @@ export function api(master: { readonly url: string }) {
 }
 
 export type CrawlAnswer = {
+  readonly nodes: Record<string, unknown>;
   readonly id: string;
   readonly status: string;
   readonly finishReason: string | null;

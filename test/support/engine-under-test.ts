@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { MemoryContentIndex } from "../../src/crawl/content-index.js";
 import { type Crawl, DEFAULT_POLITENESS } from "../../src/crawl/crawl.js";
-import { Engine } from "../../src/crawl/engine.js";
+import { Engine, type EngineDeps } from "../../src/crawl/engine.js";
 import { Fetcher } from "../../src/crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../../src/crawl/limits.js";
 import { MemoryCrawlStates } from "../../src/crawl/memory-crawl-state.js";
@@ -35,7 +35,7 @@ export class EngineUnderTest {
   readonly #fetcher: Fetcher;
   #origin = "";
 
-  private constructor(folder: string, limits: Partial<TaskLimits>) {
+  private constructor(folder: string, limits: Partial<TaskLimits>, parts: Partial<EngineDeps>) {
     this.folder = folder;
     this.#server = createServer((request, response) => {
       const path = request.url ?? "";
@@ -66,13 +66,18 @@ export class EngineUnderTest {
         logger: silentLogger,
         node: "test",
         random: () => 0.5,
+        ...parts,
       },
       { retryDelayMs: 4, ...limits },
     );
   }
 
-  static async start(limits: Partial<TaskLimits> = {}): Promise<EngineUnderTest> {
-    const under = new EngineUnderTest(await mkdtemp(path.join(tmpdir(), "warren-engine-")), limits);
+  /** @param parts instead of those that it would have */
+  static async start(
+    limits: Partial<TaskLimits> = {},
+    parts: Partial<EngineDeps> = {},
+  ): Promise<EngineUnderTest> {
+    const under = new EngineUnderTest(await mkdtemp(path.join(tmpdir(), "warren-engine-")), limits, parts);
     under.#server.listen(0, "127.0.0.1");
     await once(under.#server, "listening");
     under.#origin = `http://127.0.0.1:${(under.#server.address() as AddressInfo).port}`;
@@ -80,6 +85,7 @@ export class EngineUnderTest {
   }
 
   async dispose(): Promise<void> {
+    await this.engine.stop();
     await this.#fetcher.close();
     this.#server.closeAllConnections();
     this.#server.close();

@@ -45,7 +45,11 @@ export class WorkQueueUnderTest {
       maxUnconfirmed: 512,
       maxUnconfirmedBytes: 1_048_576,
     });
-    this.queue = new WorkQueue(names.tasks(), publisher, this.consuming);
+    this.queue = new WorkQueue(names.tasks(), {
+      publisher,
+      consuming: this.consuming,
+      unsettled: new WeakMap(),
+    });
   }
 
   async start(): Promise<this> {

@@ -81,10 +81,10 @@ export type DispatcherDeps = {
    */
   readonly locate?: () => Promise<ReadonlySet<string> | undefined>;
   /**
-   * The crew that a spider's tasks go to: its own, if workers of someone else's read its pages. Undefined, or
-   * without this: Warren's own workers.
+   * The crew that the tasks of a spider in a crawl go to: the spider's own, if workers of someone else's read its
+   * pages; or the nodes that the crawl has selected. Undefined, or without this: any of Warren's own workers.
    */
-  readonly crewOf?: (spider: string) => string | undefined;
+  readonly crewOf?: (spider: string, crawl: Crawl) => string | undefined;
   /** Called when nothing of a crawl waits or runs here any more, as far as is known here. */
   readonly onIdle: (crawl: string) => void;
   /** Called when a crawl's page budget is used up. */
@@ -150,7 +150,7 @@ export class Dispatcher {
       options: { ...BACKOFF_DEFAULTS, ...this.#options.backoff },
       random: deps.random ?? Math.random,
     };
-    this.#turns = new Turns((spider) => this.#crewOfSpider(spider));
+    this.#turns = new Turns((crawl) => this.#crewOf(crawl.spider, crawl));
     this.#readAhead = new ReadAhead(readAheadTotal, readAhead);
     const shared = { turns: this.#turns, readAhead: this.#readAhead, clock };
     this.#lanes = new Lanes({ ...shared, shardCount, onDue: () => this.#wake() });
@@ -359,7 +359,7 @@ export class Dispatcher {
     if (lane.isFull(now)) return lane.awaitsRobots ? "robots" : "host busy";
     const turn = this.#turns.get(of.crawl);
     if (turn?.budgetSpent === true) return "page budget";
-    const crew = turn === undefined ? OWN_CREW : this.#crewOfSpider(turn.crawl.spider);
+    const crew = turn === undefined ? OWN_CREW : this.#crewOf(turn.crawl.spider, turn.crawl);
     if (this.#flights.windowOf(crew) === 0) return "no worker";
     if (this.#flights.roomOf(crew) <= 0) return "all workers busy";
     return undefined;
@@ -375,13 +375,13 @@ export class Dispatcher {
       source = this.#lanes.addSource(lane, url.crawl);
       source.drained = true;
     }
-    const spider = url.spider ?? this.#turns.crawlOf(url.crawl)?.spider;
-    const crew = spider === undefined ? OWN_CREW : this.#crewOfSpider(spider);
+    const crawl = this.#turns.crawlOf(url.crawl);
+    const crew = crawl === undefined ? OWN_CREW : this.#crewOf(url.spider ?? crawl.spider, crawl);
     this.#flights.adopt(url.id, {
       source,
       crew,
       // Of a crawl that does not run it is not known whose workers have it.
-      isLocatable: spider !== undefined && crew === OWN_CREW,
+      isLocatable: crawl !== undefined && crew === OWN_CREW,
       beganAt: url.dispatch.dispatchedAt,
       token: url.dispatch.token,
       deadline: url.dispatch.notAfter + this.#options.endWithinMs,
@@ -459,12 +459,12 @@ export class Dispatcher {
 
   // ---- crews ----
 
-  #crewOfSpider(spider: string): string {
-    return this.#deps.crewOf?.(spider) ?? OWN_CREW;
+  #crewOf(spider: string, crawl: Crawl): string {
+    return this.#deps.crewOf?.(spider, crawl) ?? OWN_CREW;
   }
 
   #crewFor(url: QueuedUrl, crawl: Crawl): string {
-    return this.#crewOfSpider(url.request?.spider ?? crawl.spider);
+    return this.#crewOf(url.request?.spider ?? crawl.spider, crawl);
   }
 
   // ---- the round of turns ----
@@ -576,7 +576,7 @@ export class Dispatcher {
   /** Whether enough hosts are being tried that have not answered lately. */
   #mustHoldBack(lane: Lane, { crawl }: Turn, now: number): boolean {
     if (lane.objection(now) !== undefined) return false;
-    return this.#flights.doubtfulRoomOf(this.#crewOfSpider(crawl.spider)) <= 0;
+    return this.#flights.doubtfulRoomOf(this.#crewOf(crawl.spider, crawl)) <= 0;
   }
 
   // ---- dispatching ----

@@ -56,11 +56,11 @@ export type TurnChanges = {
  */
 export class Turns {
   readonly #byCrawl = new Map<string, Turn>();
-  readonly #crewOf: (spider: string) => string;
+  readonly #crewOf: (crawl: Crawl) => string;
   #pass = 0;
 
-  /** @param crewOf the crew that a spider's tasks go to */
-  constructor(crewOf: (spider: string) => string) {
+  /** @param crewOf the crew that a crawl's tasks go to */
+  constructor(crewOf: (crawl: Crawl) => string) {
     this.#crewOf = crewOf;
   }
 
@@ -87,7 +87,7 @@ export class Turns {
     const changed: Turn[] = [];
     for (const crawl of crawls) {
       named.add(crawl.id);
-      const crew = this.#crewOf(crawl.spider);
+      const crew = this.#crewOf(crawl);
       const turn = this.#byCrawl.get(crawl.id);
       if (turn === undefined) {
         const added = new Turn(crawl, crew, this.#pass);

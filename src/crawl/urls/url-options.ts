@@ -76,12 +76,3 @@ export const urlOptions = z.strictObject({
   dropTracking: z.boolean().exactOptional(),
   dropSessionIds: z.boolean().exactOptional(),
 });
-
-/** What a crawl says of its URLs, and where it says nothing, what its spider says. */
-export function urlOptionsOf(
-  spider: { readonly settings?: { readonly urls?: UrlOptions } } | undefined,
-  given: UrlOptions | undefined,
-): { readonly urls?: UrlOptions } {
-  const urls = { ...spider?.settings?.urls, ...given };
-  return Object.keys(urls).length === 0 ? {} : { urls };
-}

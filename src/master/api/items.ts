@@ -3,7 +3,7 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { parse } from "../crawl-request.js";
 import { invalid, notFound } from "../errors.js";
-import { EXPORT_FORMATS, type ExportFormat, ItemExport, itemView } from "../item-export.js";
+import { EXPORT_FORMATS, type ExportFormat, ItemExport, linesOf, shown } from "../item-export.js";
 import type { ApiParts } from "./parts.js";
 import { crawlId, instant, itemId, listQuery } from "./query.js";
 
@@ -25,6 +25,7 @@ const exported = z.strictObject({
   limit: exportLimit.exactOptional(),
   ...range,
 });
+const invalidExported = z.strictObject({ format: z.literal("ndjson").exactOptional() });
 const versions = z.strictObject(listQuery);
 const itemParams = z.object({ id: crawlId, item: itemId });
 
@@ -56,7 +57,7 @@ export function itemRoutes(
       checkAfter(id, query.after);
       await crawls.get(id);
       const { items, next } = await store.items.list(id, query);
-      return { items: items.map(itemView), next };
+      return { items: items.map(shown), next };
     }
     const { format: wanted, ...options } = parse(exported, { ...(request.query as object), format });
     checkAfter(id, options.after);
@@ -70,16 +71,31 @@ export function itemRoutes(
     return reply.send(pieces);
   });
 
+  api.get("/crawls/:id/items/invalid", async (request, reply) => {
+    const { id } = parse(z.object({ id: crawlId }), request.params);
+    if (acceptedFormat(request.headers.accept) === "ndjson" || isAskedFor(request.query, "ndjson")) {
+      parse(invalidExported, request.query);
+      await crawls.get(id);
+      reply.type(MEDIA_TYPES.ndjson);
+      if (request.method === "HEAD") return reply.send();
+      return reply.send(Readable.from(linesOf(store.invalidItems.stream(id)), { highWaterMark: 2 }));
+    }
+    const query = parse(z.strictObject(listQuery), request.query);
+    await crawls.get(id);
+    const { items, next } = await store.invalidItems.list(id, query);
+    return { items: items.map(shown), next };
+  });
+
   api.get("/crawls/:id/items/:item", async (request) => {
     const { id, item } = parse(itemParams, request.params);
-    return itemView(await found(id, item));
+    return shown(await found(id, item));
   });
 
   api.get("/crawls/:id/items/:item/history", async (request) => {
     const { id, item } = parse(itemParams, request.params);
     const query = parse(versions, request.query);
     const { items, next } = await store.items.history(await found(id, item), query);
-    return { items: items.map(itemView), next };
+    return { items: items.map(shown), next };
   });
 
   async function found(crawl: string, id: string) {
@@ -88,6 +104,10 @@ export function itemRoutes(
     if (item === undefined) throw notFound("item", id);
     return item;
   }
+}
+
+function isAskedFor(query: unknown, format: ExportFormat): boolean {
+  return (query as { format?: unknown }).format === format;
 }
 
 function checkAfter(crawl: string, after: string | undefined): void {

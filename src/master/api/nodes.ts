@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { CallError } from "../../bus/index.js";
+import { nodeLabels } from "../../crawl/node-selection.js";
 import { LOG_LEVELS } from "../../lib/logger.js";
 import { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "../../protocol/index.js";
 import { NODE_STATUSES, type NodeRow } from "../../store/index.js";
@@ -16,11 +17,6 @@ const TELL_TIMEOUT_MS = 3_000;
 const listed = z.strictObject({ ...listQuery, status: z.enum(NODE_STATUSES).exactOptional() });
 const nothing = z.union([z.undefined(), z.null(), z.strictObject({})], { error: "this route takes no body" });
 
-const label = z.string().max(200, "must have at most 200 characters");
-const labels = z
-  .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/, "must be letters, digits, '_' and '-'"), label)
-  .refine((all) => Object.keys(all).length <= 50, "must be at most 50 labels");
-
 const change = z
   .strictObject({
     concurrency: z
@@ -30,7 +26,7 @@ const change = z
       .nullable()
       .exactOptional(),
     logLevel: z.enum(LOG_LEVELS).nullable().exactOptional(),
-    labels: labels.exactOptional(),
+    labels: nodeLabels.exactOptional(),
   })
   .refine(
     (asked) => Object.keys(asked).length > 0,

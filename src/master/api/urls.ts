@@ -36,9 +36,9 @@ export function urlRoutes(
   api.get("/crawls/:id/urls", async (request) => {
     const id = idOf(request.params, crawlId);
     const query = parse(listed, request.query);
-    const { status } = await crawls.get(id);
+    const { status, nodes } = await crawls.get(id);
     const { items, next } = await store.urls.list(id, query);
-    const reasons = await waitReasons.of({ id, status }, items);
+    const reasons = await waitReasons.of({ id, status, nodes }, items);
     const view = (row: UrlRow) => {
       const { readyAt: _readyAt, nextVisitAt: _nextVisitAt, ...shown } = row;
       const waitReason = reasons.get(row.id);

@@ -29,7 +29,8 @@ const FILE: FileRecord = {
 
 function keepingOf(data: ItemRecord["data"], given: object) {
   const options = itemOptions.parse(given);
-  return keptAs({ items: [{ ...ITEM, data }], files: [] as FileRecord[] }, options).items[0]?.keeping;
+  return keptAs({ items: [{ ...ITEM, data }], files: [] as FileRecord[] }, { items: options }).items[0]
+    ?.keeping;
 }
 
 function faultsOf(given: unknown): readonly string[] {
@@ -88,7 +89,7 @@ describe("how items are kept", () => {
   it("is not said of crawls that do not say it", () => {
     const found = { items: [ITEM], files: [FILE] };
 
-    expect(keptAs(found, undefined)).toBe(found);
+    expect(keptAs(found, {})).toBe(found);
   });
 
   it("says nothing for options without wishes", () => {
@@ -107,7 +108,7 @@ describe("how items are kept", () => {
 
   it("says until when, of items and of files", () => {
     const options = itemOptions.parse({ retentionMs: 5_000 });
-    const { items, files } = keptAs({ items: [ITEM], files: [FILE] }, options);
+    const { items, files } = keptAs({ items: [ITEM], files: [FILE] }, { items: options });
 
     expect(items[0]?.keeping).toEqual({ expiresAt: 6_000 });
     expect(files[0]?.expiresAt).toBe(6_000);

@@ -26,7 +26,7 @@ function pageOf(html: string, { links, header, contentType = "text/html" }: Give
     headers: { "content-type": contentType, ...(header !== undefined && { link: header }) },
     documents: new Documents(),
     state: new MemoryCrawlStates().of("c"),
-    log: createLogger({ level: "error", destination: { write: () => {} } }),
+    log: () => createLogger({ level: "error", destination: { write: () => {} } }),
     signal: new AbortController().signal,
   });
 }

@@ -6,7 +6,7 @@ import { crawlRequest } from "../../../src/crawl/crawl-request.js";
 import { LinkAdmission } from "../../../src/crawl/link-admission.js";
 import { canonicalUrl, fingerprint, urlId } from "../../../src/crawl/urls/url.js";
 import { UrlIdentity } from "../../../src/crawl/urls/url-identity.js";
-import { type UrlOptions, urlOptionsOf } from "../../../src/crawl/urls/url-options.js";
+import type { UrlOptions } from "../../../src/crawl/urls/url-options.js";
 
 function keyOf(href: string, urls?: UrlOptions): string {
   const url = canonicalUrl(href);
@@ -132,17 +132,6 @@ describe("a crawl's options", () => {
       }),
       { numRuns: 3_000 },
     );
-  });
-
-  it("win over its spider's, member by member", () => {
-    const settings = { urls: { sortQuery: true, dropTracking: true } };
-    const spider = { settings };
-    expect(urlOptionsOf(spider, { sortQuery: false })).toEqual({
-      urls: { sortQuery: false, dropTracking: true },
-    });
-    expect(urlOptionsOf(spider, undefined)).toEqual(settings);
-    expect(urlOptionsOf({}, undefined)).toEqual({});
-    expect(urlOptionsOf(undefined, { dropSessionIds: true })).toEqual({ urls: { dropSessionIds: true } });
   });
 
   it("are refused by name when they are wrong", () => {

@@ -1,0 +1,3 @@
+import { foreignCrawl } from "../support/foreign-crawl.js";
+
+foreignCrawl(true);
