@@ -114,6 +114,29 @@ function namespace(value: string): string {
   return value;
 }
 
+function smtpUrl(value: string): string {
+  const url = urlOf(value, ["smtp://", "smtps://"], "smtps://user:password@host:465");
+  if (!URL.canParse(url)) {
+    throw new Error(
+      `is not a URL: "${withoutPassword(url)}"; in a user or password, "/", "?", "#", "@" and ":" must be percent-encoded`,
+    );
+  }
+  const { hostname, pathname, search, username, password } = new URL(url);
+  if (hostname === "" || (pathname !== "" && pathname !== "/") || search !== "") {
+    throw new Error(`must have a host, and neither path nor query: "${withoutPassword(url)}"`);
+  }
+  for (const part of [username, password]) decodeURIComponent(part);
+  return url;
+}
+
+function mailSender(value: string): string {
+  // No line break, and no second address: headers are made of it.
+  if (!/^(?:[^<>,;:\r\n"@]*<[^\s<>,;@]+@[^\s<>,;@]+>|[^\s<>,;@]+@[^\s<>,;@]+)$/.test(value.trim())) {
+    throw new Error(`must be user@host or Name <user@host>, not "${value}"`);
+  }
+  return value.trim();
+}
+
 function labelsOf(value: string): Readonly<Record<string, string>> {
   const pairs = value.split(",").flatMap((part): [string, string][] => {
     if (part.trim() === "") return [];
@@ -378,6 +401,46 @@ export const SETTINGS = {
     help: "tasks of an external spider that are handed out at once for each worker that takes them",
     parse: wholeNumber(1, 10_000),
     fallback: "20",
+  }),
+  scheduleMinIntervalMs: setting({
+    flag: "schedule-min-interval-ms",
+    value: "MS",
+    help: "schedules that come more often are refused",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "1000",
+  }),
+  scheduleMissedAfterMs: setting({
+    flag: "schedule-missed-after-ms",
+    value: "MS",
+    help: "a tick of a schedule that no master recorded by then was missed. The same for all masters",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "60000",
+  }),
+  scheduleHistoryDays: setting({
+    flag: "schedule-history-days",
+    value: "DAYS",
+    help: "how long what became of a schedule's ticks is kept",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  scheduleMaxChain: setting({
+    flag: "schedule-max-chain",
+    value: "N",
+    help: "crawls that follow one another by schedules; then the next one is left out",
+    parse: wholeNumber(1, 1_000),
+    fallback: "10",
+  }),
+  smtpUrl: optional({
+    flag: "smtp-url",
+    value: "URL",
+    help: "mail server for notifications, smtp:// or smtps://, with user:password@ if it wants them; better given by the variable, which others cannot see",
+    parse: smtpUrl,
+  }),
+  smtpFrom: optional({
+    flag: "smtp-from",
+    value: "ADDRESS",
+    help: "sender of these mails: user@host, or Name <user@host>",
+    parse: mailSender,
   }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",

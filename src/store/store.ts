@@ -23,19 +23,23 @@ import { ensureIndexes } from "./indexes.js";
 import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
 import { type ItemDocument, Items } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
+import { type MailDocument, Mails } from "./mails.js";
 import { MongoFrontier } from "./mongo-frontier.js";
 import { MongoResultSink } from "./mongo-result-sink.js";
 import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
 import { type NodeDocument, Nodes } from "./nodes.js";
+import { NotificationRules, type RuleDocument } from "./notification-rules.js";
 import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { type RunDocument, Runs } from "./runs.js";
+import { type ScheduleDocument, Schedules } from "./schedules.js";
 import { ServerClock } from "./server-clock.js";
 import { type SpiderVersionDocument, SpiderVersions } from "./spider-versions.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
+import { type TickDocument, Ticks } from "./ticks.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
 import { UrlRounds } from "./url-rounds.js";
@@ -55,6 +59,8 @@ export type StoreOptions = {
   readonly retryForMs: number;
   /** How long one operation waits for a primary, in milliseconds. @default 10_000 */
   readonly serverSelectionMs: number;
+  /** How long ticks of schedules are kept once they have ended, in milliseconds. @default 30 days */
+  readonly ticksKeptForMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
   /** How long lines of crawls' logs are kept. */
@@ -68,6 +74,7 @@ export const STORE_DEFAULTS = {
   maxConnections: 32,
   retryForMs: 20_000,
   serverSelectionMs: 10_000,
+  ticksKeptForMs: 30 * 86_400_000,
 } satisfies Omit<StoreOptions, "uri">;
 
 export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
@@ -104,10 +111,14 @@ export class Store implements Service {
   readonly nodes: Nodes;
   readonly leases: Leases;
   readonly notifications: Notifications;
+  readonly notificationRules: NotificationRules;
+  readonly mails: Mails;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
   readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
+  readonly schedules: Schedules;
+  readonly ticks: Ticks;
   /** The code of spiders, version by version. */
   readonly versions: SpiderVersions;
   /** The files of that code. */
@@ -196,13 +207,14 @@ export class Store implements Service {
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
     this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
+    this.notificationRules = new NotificationRules(db.collection<RuleDocument>("notificationRules"), retrier);
+    this.mails = new Mails(db.collection<MailDocument>("mails"), retrier);
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
     );
     this.crawlLogs = new CrawlLogs(
       {
-        client: this.#client,
         lines: db.collection<CrawlLogDocument>("crawlLogs"),
         heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
         crawls: db.collection<CrawlDocument>("crawls"),
@@ -211,6 +223,15 @@ export class Store implements Service {
       options.crawlLogs,
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
+    this.ticks = new Ticks(db.collection<TickDocument>("ticks"), retrier, {
+      keptForMs: options.ticksKeptForMs,
+    });
+    this.schedules = new Schedules({
+      client: this.#client,
+      schedules: db.collection<ScheduleDocument>("schedules"),
+      ticks: this.ticks,
+      retrier,
+    });
     this.code = new MongoFileStore({
       db,
       references: { referredTo: (ids) => this.versions.referredTo(ids) },

@@ -189,7 +189,8 @@ export class ClusterWorker implements Service {
         hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
-        whenAwake: () => this.#stalls.whenAwake(),
+        // A crawl that logs faster than that can be shipped goes on more slowly.
+        whenAwake: () => this.#stalls.whenAwake() ?? this.#crawlLog.whenWritable(),
         node: nodeId,
       },
       options.limits,
@@ -272,7 +273,7 @@ export class ClusterWorker implements Service {
         events: this.#bus.events,
         taskEvents: this.#events,
         mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
-        logOf: (crawl, run) => logger.child({ crawl, run }),
+        logOf: (crawl, spider, run) => this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), run }),
         clock,
         logger,
       },

@@ -23,6 +23,7 @@ import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
 import { runRoutes } from "./runs.js";
+import { scheduleRoutes } from "./schedules.js";
 import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
@@ -167,6 +168,7 @@ export class ApiServer implements Service {
         nodeRoutes(api, parts);
         runRoutes(api, parts);
         notificationRoutes(api, parts);
+        scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();

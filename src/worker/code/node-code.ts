@@ -110,12 +110,12 @@ export class NodeCode implements Service {
         };
       },
       process: async ({ name, version, folder, manifest }) => {
-        const spider = await this.#processes.load({
-          folder,
-          version,
+        const source = {
+          ...{ folder, version, env: await environmentOf(folder) },
           manifest: processManifest.parse({ ...manifest.process, name }),
-          env: await environmentOf(folder),
-        });
+        };
+        if (source.manifest.mode === "run") return { spider: this.#processes.loadRun(source) };
+        const spider = await this.#processes.load(source);
         return { spider, stop: () => spider.stop() };
       },
     };
