@@ -152,7 +152,8 @@ function labelsOf(value: string): Readonly<Record<string, string>> {
   return Object.fromEntries(pairs);
 }
 
-export const DAY_MS = 86_400_000;
+export const HOUR_MS = 3_600_000;
+export const DAY_MS = 24 * HOUR_MS;
 
 /** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
 export const SETTINGS = {
@@ -392,6 +393,48 @@ export const SETTINGS = {
     flag: "dead-letter-days",
     value: "DAYS",
     help: "how long a dead letter is kept in MongoDB",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  invalidItemsKept: setting({
+    flag: "invalid-items-kept",
+    value: "N",
+    help: "items of one crawl that are not as their spider says and are kept, about; the others are counted. The same for all masters and workers",
+    parse: wholeNumber(0, 100_000_000),
+    fallback: "10000",
+  }),
+  deliveryAttempts: setting({
+    flag: "delivery-attempts",
+    value: "N",
+    help: "attempts at one delivery to a webhook before it is given up",
+    parse: wholeNumber(1, 1_000),
+    fallback: "10",
+  }),
+  deliveryHours: setting({
+    flag: "delivery-hours",
+    value: "HOURS",
+    help: "age at which a delivery to a webhook is given up",
+    parse: wholeNumber(1, 8_760),
+    fallback: "24",
+  }),
+  deliveryTimeoutMs: setting({
+    flag: "delivery-timeout-ms",
+    value: "MS",
+    help: "longest time for one post to a webhook: connection, request and answer",
+    parse: wholeNumber(10, 300_000),
+    fallback: "15000",
+  }),
+  deliveriesAtOnce: setting({
+    flag: "deliveries-at-once",
+    value: "N",
+    help: "webhooks that a master posts to at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "32",
+  }),
+  failedDeliveryDays: setting({
+    flag: "failed-delivery-days",
+    value: "DAYS",
+    help: "how long a delivery that was given up is kept",
     parse: wholeNumber(1, 36_500),
     fallback: "30",
   }),

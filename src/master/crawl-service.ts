@@ -4,6 +4,7 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import { type CrawlRequest, crawlRequest, spiderOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
+import { withoutWebhookSecrets } from "../crawl/item-options.js";
 import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
 import { asRun } from "../crawl/run.js";
 import { withSettings } from "../crawl/spider-settings.js";
@@ -475,11 +476,13 @@ export function viewOf(record: CrawlRecord): CrawlView {
     finishedAt,
     finishReason,
     fetch,
+    items,
     ...rest
   } = record;
   return {
     ...rest,
     ...(fetch !== undefined && { fetch: withoutSecrets(fetch) }),
+    ...(items !== undefined && { items: withoutWebhookSecrets(items) }),
     name: name ?? null,
     nodes: nodes ?? ANY_NODE,
     createdAt: new Date(createdAt).toISOString(),

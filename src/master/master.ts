@@ -9,7 +9,7 @@ import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { type DeadLettersOptions, Store } from "../store/index.js";
+import { type DeadLettersOptions, type DeliveriesOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
 import type { SpiderUploadOptions } from "./api/spiders.js";
 import { BusCalls } from "./bus-calls.js";
@@ -17,22 +17,25 @@ import { CrawlEnds } from "./crawl-ends.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DeadLetterService } from "./dead-letter-service.js";
+import { DeliveryService, type DeliveryServiceOptions } from "./delivery-service.js";
 import { DispatchService } from "./dispatch-service.js";
 import { EventFeed } from "./event-feed.js";
 import { ForeignGate } from "./foreign-gate.js";
 import { ForeignWorkers } from "./foreign-workers.js";
+import { ItemFeed } from "./item-feed.js";
 import { Janitor } from "./janitor.js";
 import { MailSender } from "./mail-sender.js";
 import { MailServer, type MailServerOptions } from "./mail-server.js";
 import { NodeMonitor } from "./node-monitor.js";
 import { NotificationRuleService } from "./notification-rule-service.js";
 import { NotificationWatch } from "./notification-watch.js";
-import { type Deliveries, Notifier } from "./notifier.js";
+import { Notifier } from "./notifier.js";
 import { ScheduleRunner } from "./schedule-runner.js";
 import { ScheduleService } from "./schedule-service.js";
 import { SpiderCatalog } from "./spider-catalog.js";
 import { TickStarter } from "./tick-starter.js";
 import { WaitReasons } from "./wait-reasons.js";
+import { WebhookSender } from "./webhook-sender.js";
 
 export type MasterOptions = {
   readonly version: string;
@@ -48,6 +51,11 @@ export type MasterOptions = {
   readonly hostPatienceMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
+  /** How long and how often what is to be posted to others is tried. */
+  readonly deliveries: Pick<DeliveryServiceOptions, "maxAttempts" | "maxAgeMs" | "timeoutMs" | "atOnce"> &
+    DeliveriesOptions;
   /** What one crawl's log may take in the database, in bytes. */
   readonly crawlLogMaxBytes: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
@@ -57,7 +65,7 @@ export type MasterOptions = {
   readonly mail: MailServerOptions | undefined;
   /** How much code of a spider may be uploaded. */
   readonly uploads: SpiderUploadOptions;
-  /** For the robots.txt of hosts whose pages others fetch. */
+  /** For the robots.txt of hosts whose pages others fetch, and for where may be posted to. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
 };
 
@@ -99,6 +107,8 @@ export class Master implements Service {
         leaseTtlMs: leaseMs,
         deadLetters: options.deadLetters,
         ticksKeptForMs: options.schedules.keptForMs,
+        deliveries: options.deliveries,
+        invalidItemsKept: options.invalidItemsKept,
       },
       { logger },
     );
@@ -124,13 +134,19 @@ export class Master implements Service {
       { store, crawls, starter, clock },
       { minIntervalMs: options.schedules.minIntervalMs },
     );
-    const deliveries = undefined as Deliveries | undefined;
     const { mail } = options;
-    const notifier = new Notifier({ store, deliveries, bus, clock, logger });
-    const notificationRules = new NotificationRuleService(
-      { store, clock },
-      { hasMail: mail !== undefined, hasWebhooks: deliveries !== undefined },
-    );
+    const notifier = new Notifier({
+      store,
+      deliveries: {
+        add: async (deliveries) => {
+          await store.deliveries.add(deliveries);
+          delivering.wake();
+        },
+      },
+      bus,
+      clock,
+    });
+    const notificationRules = new NotificationRuleService({ store, clock }, { hasMail: mail !== undefined });
     const deadLetters = new DeadLetterService({ store, bus, clock, logger });
     const foreign = new ForeignWorkers({
       masterId: id,
@@ -156,6 +172,34 @@ export class Master implements Service {
       },
       { store, bus, feed, nodes, foreign, clock, logger, metrics },
     );
+    const { fetcher } = options;
+    const delivering = new DeliveryService(
+      {
+        store,
+        sender: new WebhookSender(
+          {
+            userAgent: fetcher.userAgent,
+            allowedNetworks: fetcher.allowedNetworks ?? [],
+            ca: fetcher.ca,
+            timeoutMs: options.deliveries.timeoutMs,
+            maxConnections: 2 * options.deliveries.atOnce,
+          },
+          clock,
+        ),
+        metrics,
+        clock,
+        logger,
+      },
+      options.deliveries,
+    );
+    const itemFeed = new ItemFeed({
+      masterId: id,
+      store,
+      bus,
+      clock,
+      logger,
+      onDeliveries: () => delivering.wake(),
+    });
     const waitReasons = new WaitReasons({
       hosts: store.hosts,
       capacity: (selection) => nodes.capacity(selection),
@@ -197,6 +241,8 @@ export class Master implements Service {
         ? []
         : [new MailSender({ store, server: new MailServer(mail, clock), clock, logger })]),
       new Janitor({ store, bus, crawls, clock, logger }, { crawlLogMaxBytes: options.crawlLogMaxBytes }),
+      delivering,
+      itemFeed,
       dispatching,
     ];
   }

@@ -34,8 +34,6 @@ export type NotificationRuleServiceParts = {
 export type NotificationRuleServiceOptions = {
   /** Whether this master can send mails. */
   readonly hasMail: boolean;
-  /** Whether this master can post to webhooks. */
-  readonly hasWebhooks: boolean;
 };
 
 const MAX_RULES = 1_000;
@@ -159,12 +157,9 @@ export class NotificationRuleService {
   }
 
   #checkChannel(kind: RuleChannel["kind"], index: number): void {
-    const { hasMail, hasWebhooks } = this.#options;
+    const { hasMail } = this.#options;
     if (kind === "email" && !hasMail) {
       throw invalid(`channels.${index}.kind`, "mails cannot be sent: WARREN_SMTP_URL is not set");
-    }
-    if (kind === "webhook" && !hasWebhooks) {
-      throw invalid(`channels.${index}.kind`, "this master does not post to webhooks");
     }
   }
 }

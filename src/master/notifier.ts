@@ -1,33 +1,19 @@
 import { createHash } from "node:crypto";
 import type { Clock } from "../lib/clock.js";
-import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";
-import type { CrawlEnd, CrawlRecord, RuleRecord, Store } from "../store/index.js";
+import type { CrawlEnd, CrawlRecord, NewDelivery, RuleRecord, Store } from "../store/index.js";
 import type { EndListener } from "./crawl-ends.js";
 import { type Notice, noticeOfEnd } from "./notices.js";
 import { crossingsOf } from "./thresholds.js";
 
-/** Something to be posted to a webhook. The same id again is the same delivery. */
-export type WebhookDelivery = {
-  readonly id: string;
-  readonly target: { readonly kind: "webhook"; readonly url: string; readonly secret?: string };
-  readonly type: string;
-  /** In milliseconds since the epoch. */
-  readonly at: number;
-  readonly crawl?: string;
-  readonly body: Readonly<Record<string, unknown>>;
-};
-
-/** What sees to it that they are posted. */
-export type Deliveries = { add(deliveries: readonly WebhookDelivery[]): Promise<unknown> };
+/** What sees to it that notifications are posted to webhooks. */
+export type WebhookDeliveries = { add(deliveries: readonly NewDelivery[]): Promise<unknown> };
 
 export type NotifierParts = {
   readonly store: Pick<Store, "notificationRules" | "notifications" | "mails">;
-  /** Undefined: nothing here posts to webhooks. */
-  readonly deliveries: Deliveries | undefined;
+  readonly deliveries: WebhookDeliveries;
   readonly bus: Pick<WarrenBus, "events">;
   readonly clock: Clock;
-  readonly logger: Logger;
 };
 
 const MAX_TITLE = 200;
@@ -59,7 +45,7 @@ export class Notifier implements EndListener {
 
   /** Tells by all channels of a rule, once. @returns false when that was done before */
   async tell(rule: RuleRecord, notice: Notice): Promise<boolean> {
-    const { store, deliveries, bus, clock, logger } = this.#parts;
+    const { store, deliveries, bus, clock } = this.#parts;
     const id = noticeIdOf(rule.id, notice.key);
     if (await store.notifications.has(id)) return false;
     const { level, text, crawl, node, schedule, at, event, data } = notice;
@@ -73,10 +59,6 @@ export class Notifier implements EndListener {
       const channelId = `${id}.${index}`;
       if (channel.kind === "email") {
         await store.mails.add({ id: channelId, to: channel.to, subject: `[Warren] ${title}`, text });
-        continue;
-      }
-      if (deliveries === undefined) {
-        logger.warn({ rule: rule.id, notification: id }, "there is nothing here that posts to webhooks");
         continue;
       }
       const body = {

@@ -20,7 +20,7 @@ import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
 import type { InvalidItemDocument } from "./invalid-items.js";
-import type { ItemDocument } from "./items.js";
+import type { ItemDocument, ItemVersionDocument } from "./items.js";
 import {
   DEFAULT_LIST_LIMIT,
   decodeCursor,
@@ -114,6 +114,7 @@ export type CrawlsDeps = {
   readonly runs: Pick<Runs, "hasOpen" | "failure">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
+  readonly versions: Collection<ItemVersionDocument>;
   readonly invalidItems: Collection<InvalidItemDocument>;
   readonly files: Collection<FileDocument>;
   readonly archive: Collection<ArchiveDocument>;
@@ -641,7 +642,7 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, invalidItems, files, archive, crawls } = this.#deps;
+    const { urls, pages, items, versions, invalidItems, files, archive, crawls } = this.#deps;
     // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
     // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
@@ -656,6 +657,7 @@ export class Crawls {
       const contents = new Set(batch.map(({ contentId }) => contentId));
       await Promise.all([...contents].map(discardContent));
     }
+    await deleteAll(versions, idsOf(id));
     await deleteAll(items, idsOf(id));
     await deleteAll(invalidItems, idsOf(id));
     await deleteAll(pages, idsOf(id));

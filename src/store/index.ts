@@ -15,6 +15,17 @@ export type {
   DeadLettersOptions,
   NewDeadLetter,
 } from "./dead-letters.js";
+export type {
+  Deliveries,
+  DeliveriesOptions,
+  DeliveryRecord,
+  DeliveryTarget,
+  DueDelivery,
+  NewDelivery,
+} from "./deliveries.js";
+export { DELIVERY_STATES } from "./deliveries.js";
+export type { DeliveryLanes, HeldLane } from "./delivery-lanes.js";
+export type { Duties, Duty } from "./duties.js";
 export {
   ConflictError,
   CursorError,
@@ -26,7 +37,8 @@ export {
 export type { MongoFileStore } from "./file-store.js";
 export type { Files } from "./files.js";
 export type { MongoHostStates } from "./host-states.js";
-export type { Items } from "./items.js";
+export type { ItemTellings, Telling } from "./item-tellings.js";
+export type { ItemRange, Items } from "./items.js";
 export type { HeldShards, Leases, LeaseView } from "./leases.js";
 export type { DueMail, MailRecord, MailState, Mails, NewMail } from "./mails.js";
 export { MAIL_STATES } from "./mails.js";

@@ -62,6 +62,24 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-digest", key: { digest: 1, at: -1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
+  deliveries: [
+    {
+      // What waits for a target, in order; and when the first of it is due.
+      name: "waiting",
+      key: { lane: 1, order: 1, _id: 1 },
+      partialFilterExpression: { state: "waiting" },
+    },
+    {
+      name: "next",
+      key: { lane: 1, nextAt: 1 },
+      partialFilterExpression: { state: "waiting" },
+    },
+    { name: "newest", key: { order: -1, _id: -1 } },
+    { name: "by-state", key: { state: 1, order: -1, _id: -1 } },
+    { name: "by-crawl", key: { crawl: 1, order: -1, _id: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
+  deliveryLanes: [{ name: "due", key: { dueAt: 1 } }],
   crawlLogs: [
     // Warnings and worse, without reading the lines between them.
     {
@@ -93,7 +111,34 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "newest", key: { spider: 1, version: -1 } },
     { name: "by-content", key: { "files.contentId": 1 } },
   ],
-  files: [{ name: "by-content", key: { contentId: 1 } }],
+  items: [
+    {
+      // What others are still to be told of, of a crawl, oldest first.
+      name: "to-tell",
+      key: { crawl: 1, tellFrom: 1 },
+      partialFilterExpression: { tellFrom: { $exists: true } },
+    },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
+  itemVersions: [
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
+  files: [
+    { name: "by-content", key: { contentId: 1 } },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
   // Pages of a crawl whose text may be like another's.
   likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],
   crawlState: [{ name: "by-crawl", key: { crawl: 1 } }],

@@ -15,13 +15,17 @@ import {
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
+import { Deliveries, type DeliveriesOptions, type DeliveryDocument } from "./deliveries.js";
+import { type DeliveryLaneDocument, DeliveryLanes, type WaitingDocument } from "./delivery-lanes.js";
+import { Duties, type DutyDocument } from "./duties.js";
 import { StoreUnavailableError } from "./errors.js";
 import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
 import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
-import { type ItemDocument, Items } from "./items.js";
+import { ItemTellings } from "./item-tellings.js";
+import { type ItemDocument, Items, type ItemVersionDocument } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
 import { type MailDocument, Mails } from "./mails.js";
 import { MongoFrontier } from "./mongo-frontier.js";
@@ -33,6 +37,7 @@ import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
+import { Retention } from "./retention.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { type RunDocument, Runs } from "./runs.js";
 import { type ScheduleDocument, Schedules } from "./schedules.js";
@@ -63,6 +68,9 @@ export type StoreOptions = {
   readonly ticksKeptForMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
+  readonly deliveries?: Partial<DeliveriesOptions>;
+  /** Items of one crawl that are not as they should be and are kept aside, about; others are counted. @default 10_000 */
+  readonly invalidItemsKept: number;
   /** How long lines of crawls' logs are kept. */
   readonly crawlLogs?: Partial<CrawlLogsOptions>;
 };
@@ -75,6 +83,7 @@ export const STORE_DEFAULTS = {
   retryForMs: 20_000,
   serverSelectionMs: 10_000,
   ticksKeptForMs: 30 * 86_400_000,
+  invalidItemsKept: 10_000,
 } satisfies Omit<StoreOptions, "uri">;
 
 export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
@@ -98,6 +107,8 @@ export class Store implements Service {
   readonly rounds: UrlRounds;
   readonly pages: Pages;
   readonly items: Items;
+  readonly itemTellings: ItemTellings;
+  readonly retention: Retention;
   readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
@@ -115,6 +126,9 @@ export class Store implements Service {
   readonly mails: Mails;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly deliveries: Deliveries;
+  readonly deliveryLanes: DeliveryLanes;
+  readonly duties: Duties;
   readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
   readonly schedules: Schedules;
@@ -152,6 +166,7 @@ export class Store implements Service {
     const urls = db.collection<UrlDocument>("urls");
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
+    const versions = db.collection<ItemVersionDocument>("itemVersions");
     const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
@@ -164,6 +179,7 @@ export class Store implements Service {
       runs: this.runs,
       pages,
       items,
+      versions,
       invalidItems,
       files,
       archive: db.collection<ArchiveDocument>("archive"),
@@ -173,8 +189,9 @@ export class Store implements Service {
     this.frontier = new MongoFrontier({ urls, retrier, clock }, { shardCount: options.shardCount });
     this.urls = new UrlList(urls, { shardCount: options.shardCount });
     this.pages = new Pages(pages, retrier);
-    this.items = new Items(items, retrier);
-    this.invalidItems = new InvalidItems(invalidItems, retrier);
+    this.items = new Items({ items, versions, retrier });
+    this.itemTellings = new ItemTellings(items, retrier);
+    this.invalidItems = new InvalidItems(invalidItems, retrier, options.invalidItemsKept);
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, references: this.files, clock, bucket: "contents" });
     const archive = db.collection<ArchiveDocument>("archive");
@@ -212,6 +229,30 @@ export class Store implements Service {
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
+    );
+    this.retention = new Retention({
+      items,
+      versions,
+      files,
+      discardContent: (contentId) => this.contents.discard(contentId),
+    });
+    this.deliveryLanes = new DeliveryLanes({
+      lanes: db.collection<DeliveryLaneDocument>("deliveryLanes"),
+      waiting: db.collection<WaitingDocument>("deliveries"),
+      clock,
+    });
+    this.deliveries = new Deliveries(
+      {
+        deliveries: db.collection<DeliveryDocument>("deliveries"),
+        lanes: this.deliveryLanes,
+        retrier,
+        clock,
+      },
+      options.deliveries,
+    );
+    this.duties = new Duties(
+      { duties: db.collection<DutyDocument>("duties"), clock },
+      { ttlMs: options.leaseTtlMs },
     );
     this.crawlLogs = new CrawlLogs(
       {
@@ -303,6 +344,7 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
+    await this.deliveries.drop(crawl);
     await this.runs.drop(crawl);
     await this.crawlLogs.purge(crawl);
   }

@@ -61,6 +61,8 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
   /** How long lines of crawls' logs are kept in the database; and how they are kept here. */
   readonly crawlLogs: CrawlLogsOptions;
   readonly crawlLog: Omit<CrawlLogOptions, "node">;
@@ -125,6 +127,7 @@ export class ClusterWorker implements Service {
     this.#store = new Store(
       {
         ...{ uri: options.mongodbUri, namespace },
+        invalidItemsKept: options.invalidItemsKept,
         ...{ deadLetters: options.deadLetters, crawlLogs: options.crawlLogs },
       },
       { logger },

@@ -15,7 +15,14 @@ import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryCrawlStates } from "../crawl/memory-crawl-state.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { Documents } from "../crawl/pages/documents.js";
-import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
+import type {
+  FileStore,
+  ResultSink,
+  RobotsRecord,
+  RobotsStore,
+  StoredContent,
+  StoredResults,
+} from "../crawl/records.js";
 import { Recrawler } from "../crawl/recrawler.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
@@ -159,7 +166,7 @@ export class Standalone implements Service {
         clock,
         logger,
         expected: () => 0,
-        onCommitted: async ({ members, links }) => {
+        onCommitted: async ({ members, links, knownItems }) => {
           const hostsAdded = new Set(links.queued.map((url) => url.host));
           if (hostsAdded.size > 0) this.#dispatcher.added(crawl.id, hostsAdded);
           for (const { result, context } of members) {
@@ -171,6 +178,7 @@ export class Standalone implements Service {
             this.#dispatcher.ended(result.end);
             this.#recrawler.ended(result.end);
           }
+          this.#totals.items -= knownItems?.get(crawl.id) ?? 0;
           if (this.#totals.bytes >= (crawl.limits.maxBytes ?? Number.POSITIVE_INFINITY))
             this.#cut("maxBytes");
         },
@@ -256,13 +264,14 @@ export class Standalone implements Service {
   }
 
   /** Where items go does not come back as a database does: a full disk or a closed pipe ends the crawl. */
-  async #store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
+  async #store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
     try {
-      await this.#deps.items.store(results);
+      const stored = await this.#deps.items.store(results);
       for (const { url, reasons, data } of results.invalidItems ?? []) {
         this.#deps.logger.warn({ url, reasons, data }, "an item is not as its spider says, and left out");
       }
       if (results.archive !== undefined) await this.#deps.archive?.store(results.archive);
+      return stored;
     } catch (error) {
       this.#committer.stop();
       this.#fail(error);
@@ -341,6 +350,8 @@ function renderingOf({ rendering }: StandaloneOptions, deps: Omit<StandaloneDeps
 export class ItemWriter implements ResultSink {
   readonly #stream: Writable;
   readonly #target: string;
+  /** The name of the data that was written last of each key. */
+  readonly #written = new Map<string, string>();
 
   /** @param target a path, or `-` for standard output, which is not closed in the end */
   constructor(stream: Writable, target: string) {
@@ -362,12 +373,23 @@ export class ItemWriter implements ResultSink {
     return new ItemWriter(stream, target);
   }
 
-  /** Resolves when the items are written. @throws Error naming the target when they cannot be */
-  async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
-    if (results.items.length === 0) return;
-    const lines = results.items.map((item) => {
-      const { at, ...rest } = item;
-      return `${JSON.stringify({ ...rest, at: new Date(at).toISOString() })}\n`;
+  /**
+   * Resolves when the items are written. Of those with keys, those whose data is other than what was last written of
+   * the same key, so that the last line of a key is its item.
+   * @throws Error naming the target when they cannot be
+   */
+  async store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
+    if (results.items.length === 0) return {};
+    const knownItems = new Map<string, number>();
+    const lines = results.items.flatMap((item) => {
+      const { at, keeping, id, ...rest } = item;
+      const { key, digest = "" } = keeping ?? {};
+      const written = key === undefined ? undefined : this.#written.get(key);
+      if (written !== undefined) knownItems.set(item.crawl, (knownItems.get(item.crawl) ?? 0) + 1);
+      if (written === digest) return [];
+      if (key !== undefined) this.#written.set(key, digest);
+      const shownId = key === undefined ? id : `${item.crawl}:k-${key}`;
+      return [`${JSON.stringify({ id: shownId, ...rest, at: new Date(at).toISOString() })}\n`];
     });
     await new Promise<void>((resolve, reject) => {
       this.#stream.write(lines.join(""), (error) => {
@@ -376,6 +398,7 @@ export class ItemWriter implements ResultSink {
         reject(new Error(`--output: cannot write items to ${where}: ${messageOf(error)}`, { cause: error }));
       });
     });
+    return { knownItems };
   }
 
   async close(): Promise<void> {

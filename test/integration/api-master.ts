@@ -129,10 +129,7 @@ export class ApiMaster {
       nodes: this.nodes,
       feed: this.#feed,
       spiders,
-      notificationRules: new NotificationRuleService(
-        { store: this.store, clock },
-        { hasMail: true, hasWebhooks: true },
-      ),
+      notificationRules: new NotificationRuleService({ store: this.store, clock }, { hasMail: true }),
       schedules: new ScheduleService({
         store: this.store,
         crawls,
@@ -288,6 +285,7 @@ export class ApiMaster {
       names.events(),
       names.broadcast(),
       names.cancels(),
+      names.items(),
       names.dead(),
       names.rejected(),
     ]) {
@@ -312,8 +310,8 @@ export class ApiMaster {
     const count = () => {
       this.itemsRead += 1;
     };
-    items.stream = async function* (crawl, after) {
-      for await (const item of stream(crawl, after)) {
+    items.stream = async function* (crawl, range) {
+      for await (const item of stream(crawl, range)) {
         count();
         yield item;
       }

@@ -70,7 +70,7 @@ function masterOf(events: string[] = [], diesAt = Number.POSITIVE_INFINITY) {
     },
   } as never;
   const bus = { events: { publish: (type: string) => events.push(type) } } as never;
-  const notifier = new Notifier({ store: dying, deliveries, bus, clock, logger: silentLogger });
+  const notifier = new Notifier({ store: dying, deliveries, bus, clock });
   const starter = { advance: async () => {}, skipped: () => {} };
   return {
     ends: new CrawlEnds({ store, starter, feed, listeners: [notifier], clock, logger: silentLogger }),

@@ -11,6 +11,7 @@ import { CrawlLogStreams } from "./crawl-log-streams.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
 import { deadLetterRoutes } from "./dead-letters.js";
+import { deliveryRoutes } from "./deliveries.js";
 import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
@@ -170,6 +171,7 @@ export class ApiServer implements Service {
         notificationRoutes(api, parts);
         scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
+        deliveryRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },

@@ -223,7 +223,7 @@ export class RunLoop implements Service {
     const { run } = active;
     if (active.why !== undefined) throw new Error("the run was ended");
     if (clock.monotonic() > this.#certainUntil) throw new Error("the run may be another node's by now");
-    const [added] = await Promise.all([
+    const [added, kept] = await Promise.all([
       links.length > 0 ? frontier.add(links) : undefined,
       items.length + invalidItems.length > 0
         ? results.store({ pages: [], items, invalidItems, files: [] })
@@ -231,7 +231,10 @@ export class RunLoop implements Service {
     ]);
     const queued = added?.queued ?? [];
     counts.count(run.crawl, {
-      ...{ items: items.length, invalidItems: invalidItems.length },
+      ...{
+        items: items.length - (kept?.knownItems?.get(run.crawl) ?? 0),
+        invalidItems: invalidItems.length,
+      },
       ...{ queued: queued.length, skipped: added?.skipped ?? 0 },
     });
     if (queued.length > 0) {
