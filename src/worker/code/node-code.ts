@@ -7,7 +7,7 @@ import type { Logger } from "../../lib/logger.js";
 import type { Service } from "../../lib/service.js";
 import { compileSpider } from "../../spiders/declarative/index.js";
 import type { Store } from "../../store/index.js";
-import { ModuleHost } from "../modules/index.js";
+import { ModuleHost, type ModuleSettings } from "../modules/index.js";
 import { ChildProcesses } from "../processes/child-processes.js";
 import { ProcessSpiders } from "../processes/process-spiders.js";
 import { CodeCatalog, type SpiderMakers } from "./code-catalog.js";
@@ -20,6 +20,7 @@ export type NodeCodeOptions = {
   readonly dataDir: string;
   readonly code: Partial<SpiderCodeOptions>;
   readonly dependencies: Partial<DependenciesOptions>;
+  readonly modules: Partial<ModuleSettings>;
 };
 
 export type NodeCodeDeps = {
@@ -41,12 +42,12 @@ export class NodeCode implements Service {
   readonly #code: SpiderCode;
 
   constructor(
-    { node, dataDir, code, dependencies }: NodeCodeOptions,
+    { node, dataDir, code, dependencies, modules }: NodeCodeOptions,
     { store, bundled, clock, logger }: NodeCodeDeps,
   ) {
     this.bundled = bundled;
     this.#children = new ChildProcesses({ clock, logger });
-    this.#modules = new ModuleHost({ logger });
+    this.#modules = new ModuleHost({ logger }, modules);
     this.#processes = new ProcessSpiders({ children: this.#children, clock, node });
     this.directory = new SpiderDirectory({ spiders: store.spiders, clock });
     this.#code = new SpiderCode(
