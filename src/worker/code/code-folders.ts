@@ -76,6 +76,7 @@ export class CodeFolders {
 
   async mark(mark: ReadyMark): Promise<void> {
     const file = path.join(this.of(mark.name, mark.version), READY);
+    await mkdir(path.dirname(file), { recursive: true });
     await writeSynced(`${file}.new`, JSON.stringify(mark));
     await rename(`${file}.new`, file);
     await syncFolder(path.dirname(file));

@@ -109,12 +109,14 @@ export class NodeCode implements Service {
         };
       },
       process: async ({ name, version, folder, manifest }) => {
-        const spider = await this.#processes.load({
+        const source = {
           folder,
           version,
           manifest: processManifest.parse({ ...manifest.process, name }),
           env: await environmentOf(folder),
-        });
+        };
+        if (source.manifest.mode === "run") return { spider: this.#processes.loadRun(source) };
+        const spider = await this.#processes.load(source);
         return { spider, stop: () => spider.stop() };
       },
     };
