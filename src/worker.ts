@@ -83,6 +83,7 @@ const PROGRAM = {
     "maxTasks",
     "deliveryLimit",
     "maxDeadLetters",
+    "invalidItemsKept",
     "deadLetterRecords",
     "deadLetterDays",
     "maxCrashes",
@@ -152,6 +153,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
         deliveryLimit: config.deliveryLimit,
         maxDeadLetters: config.maxDeadLetters,
       },
+      invalidItemsKept: config.invalidItemsKept,
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
       crawlLogs: { keptForMs: config.crawlLogDays * DAY_MS },
       crawlLog: {

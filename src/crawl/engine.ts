@@ -12,6 +12,7 @@ import { FetchProfiles } from "./fetch/fetch-profile.js";
 import type { Fetcher } from "./fetch/fetcher.js";
 import { FileKeeper } from "./file-keeper.js";
 import type { Frontier } from "./frontier.js";
+import { keptAs } from "./item-keeping.js";
 import { DEFAULT_TASK_LIMITS, type TaskLimits } from "./limits.js";
 import { LinkAdmissions } from "./link-admissions.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
@@ -223,7 +224,7 @@ export class Engine {
       this.#deps.onHostLearnt?.({ host: task.host, backoffUntil });
     }
     const next = this.#nextVisitOf(task, crawl, findings, outcome);
-    const result = this.#results.of(task, findings, outcome, next);
+    const result = this.#results.of(task, keptAs(findings, crawl), outcome, next);
     return findings.archive === undefined ? result : { ...result, archive: await findings.archive.records() };
   }
 

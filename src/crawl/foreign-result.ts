@@ -1,6 +1,7 @@
 import type { Clock } from "../lib/clock.js";
 import type { Crawl } from "./crawl.js";
 import { FAIL_REASONS, type FailReason, type Frontier, type QueuedUrl, type SkipReason } from "./frontier.js";
+import { keptAs } from "./item-keeping.js";
 import type { TaskLimits } from "./limits.js";
 import { LinkAdmission } from "./link-admission.js";
 import { AttemptJudge, type Outcome } from "./outcome.js";
@@ -85,7 +86,7 @@ export async function toTaskResult(
       : nextVisit(crawl.recrawl, url.revisit, outcome, undefined, now, url.url, Math.random());
   return new TaskResults({ node: found.node, areRemembered: true }).of(
     { ...url, token },
-    findings,
+    keptAs(findings, crawl),
     outcome,
     next,
   );

@@ -4,6 +4,7 @@ import type { Crawl } from "./crawl.js";
 import { StorageError } from "./errors.js";
 import type { NewUrl, UrlKind } from "./frontier.js";
 import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
+import { keptAs } from "./item-keeping.js";
 import { LinkAdmission } from "./link-admission.js";
 import type { InvalidItemRecord, ItemRecord } from "./records.js";
 import type { RunOutput } from "./run.js";
@@ -157,7 +158,7 @@ export class RunOutputs {
     this.#stopTimer = undefined;
     if (this.#storing !== undefined || this.#waiting === 0 || this.#failure !== undefined) return;
     const batch = {
-      items: this.#items.splice(0, BATCH),
+      items: keptAs({ items: this.#items.splice(0, BATCH), files: [] }, this.#input.crawl).items,
       invalidItems: this.#invalidItems.splice(0, BATCH),
       links: [...this.#links.values()],
     };

@@ -3,7 +3,7 @@ import { messageOf } from "../lib/errors.js";
 import { renderRequest } from "../lib/render-request.js";
 import { SpiderError, SpiderUnavailableError } from "./errors.js";
 import type { UrlKind } from "./frontier.js";
-import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
+import { type CheckedItem, checkedItem, RefusedItems } from "./item-check.js";
 import { LateOutputs } from "./late-outputs.js";
 import type { TaskLimits } from "./limits.js";
 import type { FoundOn, LinkAdmission } from "./link-admission.js";
@@ -37,6 +37,7 @@ export class SpiderRun {
   /** Rejects when the spider has taken too long or the task is stopped; there from the first wait on. */
   #end: Promise<never> | undefined;
   #endWaiting = () => {};
+  readonly #refused = new RefusedItems();
 
   constructor(input: SpiderRunInput) {
     this.#input = input;
@@ -175,7 +176,7 @@ export class SpiderRun {
       node,
     };
     if ("data" in checked) findings.items.push({ ...about, data: checked.data });
-    else findings.invalidItems.push({ ...about, ...keptAside(checked.invalid, checked.reasons) });
+    else findings.invalidItems.push({ ...about, ...this.#refused.kept(checked.invalid, checked.reasons) });
   }
 
   #admit(wanted: SpiderRequest, kind: UrlKind, on: FoundOn, page: PageView | undefined): void {

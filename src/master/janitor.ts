@@ -14,6 +14,8 @@ export type JanitorOptions = {
   readonly contentsEveryMs: number;
   /** How often it looks for logs of crawls that have grown too long, in milliseconds. @default 30_000 */
   readonly logsEveryMs: number;
+  /** How often it looks for items and files that have expired, in milliseconds. @default 10_000 */
+  readonly expiredEveryMs: number;
   /** What one crawl's log may take, in bytes. @default 256 MiB */
   readonly crawlLogMaxBytes: number;
 };
@@ -22,6 +24,7 @@ const DEFAULTS: JanitorOptions = {
   everyMs: 5_000,
   contentsEveryMs: 600_000,
   logsEveryMs: 30_000,
+  expiredEveryMs: 10_000,
   crawlLogMaxBytes: 256 * 1_048_576,
 };
 
@@ -41,7 +44,7 @@ export type JanitorParts = {
 
 /**
  * Finishes what someone did not live to finish: replies whose URLs have ended, crawls without their seeds, runs of
- * lost nodes, stored bytes that nothing refers to; and cuts logs that are too long. Every master has one; what two of
+ * lost nodes, stored bytes that nothing refers to; and removes what is too old, or too long. Every master has one; what two of
  * them find at once is done once.
  */
 export class Janitor implements Service {
@@ -57,7 +60,7 @@ export class Janitor implements Service {
 
   async start(): Promise<void> {
     const { clock } = this.#parts;
-    const { everyMs, contentsEveryMs, logsEveryMs, crawlLogMaxBytes } = this.#options;
+    const { everyMs, contentsEveryMs, logsEveryMs, expiredEveryMs, crawlLogMaxBytes } = this.#options;
     this.#loops = [
       new Loop(everyMs, clock, () => this.#attempt("replies", () => this.#sendOverdueReplies())),
       new Loop(everyMs, clock, () =>
@@ -70,6 +73,7 @@ export class Janitor implements Service {
       new Loop(logsEveryMs, clock, () =>
         this.#attempt("logs", () => this.#parts.store.crawlLogs.trim(crawlLogMaxBytes)),
       ),
+      new Loop(expiredEveryMs, clock, () => this.#attempt("expired items", () => this.#removeExpired())),
       new Loop(contentsEveryMs, clock, () =>
         this.#attempt("contents", () => this.#parts.store.contents.sweep()),
       ),
@@ -100,6 +104,14 @@ export class Janitor implements Service {
       bus.events.publish("run.ended", [
         { type: "run.ended", at, crawl, data: { run: id, state, ...(error !== undefined && { error }) } },
       ]);
+    }
+  }
+
+  async #removeExpired(): Promise<void> {
+    const { store, clock } = this.#parts;
+    const removed = await store.retention.removeExpired(clock.now());
+    for (const [crawl, { items, files }] of removed) {
+      store.crawls.count(crawl, { items: -items, files: -files });
     }
   }
 

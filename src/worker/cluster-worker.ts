@@ -61,6 +61,8 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
   /** How long lines of crawls' logs are kept in the database; and how they are kept here. */
   readonly crawlLogs: CrawlLogsOptions;
   readonly crawlLog: Omit<CrawlLogOptions, "node">;
@@ -125,6 +127,7 @@ export class ClusterWorker implements Service {
     this.#store = new Store(
       {
         ...{ uri: options.mongodbUri, namespace },
+        invalidItemsKept: options.invalidItemsKept,
         ...{ deadLetters: options.deadLetters, crawlLogs: options.crawlLogs },
       },
       { logger },
@@ -189,7 +192,8 @@ export class ClusterWorker implements Service {
         hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
-        whenAwake: () => this.#stalls.whenAwake(),
+        // A crawl that logs faster than that can be shipped goes on more slowly.
+        whenAwake: () => this.#stalls.whenAwake() ?? this.#crawlLog.whenWritable(),
         node: nodeId,
       },
       options.limits,
@@ -272,7 +276,7 @@ export class ClusterWorker implements Service {
         events: this.#bus.events,
         taskEvents: this.#events,
         mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
-        logOf: (crawl, run) => logger.child({ crawl, run }),
+        logOf: (crawl, spider, run) => this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), run }),
         clock,
         logger,
       },

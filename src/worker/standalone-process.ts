@@ -25,7 +25,6 @@ export function standaloneProcesses(logger: Logger): StandaloneProcesses {
         throw new Error(fault === undefined ? "is none" : `${fault.field}: ${fault.message}`);
       }
       const manifest = parsed.data;
-      if (manifest.mode === "run") throw new Error('mode: "run" needs a cluster');
       for (const command of manifest.install ?? []) {
         const { reason, code, message, stderrTail } = await children.run({
           command,
@@ -36,7 +35,8 @@ export function standaloneProcesses(logger: Logger): StandaloneProcesses {
         if (reason === "exited" && code === 0) continue;
         throw new Error([`install: ${command.join(" ")} ${message}`, ...stderrTail].join("\n"));
       }
-      return await spiders.load({ folder, manifest, version: "1" });
+      const source = { folder, manifest, version: "1" };
+      return manifest.mode === "run" ? spiders.loadRun(source) : await spiders.load(source);
     },
   };
 }

@@ -75,6 +75,11 @@ export class Cluster {
     return member;
   }
 
+  /** What a member keeps on its disk; known once one was started. */
+  dataDirOf(name: string): string {
+    return path.join(this.#dataDir ?? "", name);
+  }
+
   /** Ends what still runs and removes queues, exchanges and the database. */
   async stop(): Promise<void> {
     await Promise.all(this.members.map((member) => member.end("SIGKILL")));
@@ -103,7 +108,7 @@ export class Cluster {
         AMQP_URL: this.amqpUrl,
         MONGODB_URI: this.mongodbUri,
         WARREN_NAMESPACE: this.namespace,
-        WARREN_DATA_DIR: path.join(this.#dataDir, name),
+        WARREN_DATA_DIR: this.dataDirOf(name),
         WARREN_ALLOWED_NETWORKS: "127.0.0.0/8",
         ...this.#environment,
         ...environment,

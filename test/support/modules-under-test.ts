@@ -33,7 +33,7 @@ export class ModulesUnderTest {
   readonly states = new MemoryCrawlStates();
   readonly folder: string;
   readonly #logger: Logger;
-  readonly #documents = documentsUnderTest();
+  readonly documents = documentsUnderTest();
   #spiders = 0;
 
   private constructor(folder: string, settings: Partial<ModuleSettings>) {
@@ -52,7 +52,7 @@ export class ModulesUnderTest {
 
   async dispose(): Promise<void> {
     await this.host.stop();
-    await this.#documents.stop();
+    await this.documents.stop();
     await rm(this.folder, { recursive: true, force: true });
   }
 
@@ -92,7 +92,7 @@ export class ModulesUnderTest {
       contentType,
       body: Buffer.from(body),
       state: this.state(),
-      documents: this.#documents,
+      documents: this.documents,
       log: () => this.#logger.child({ crawl: "crawl", url }),
       signal,
     });

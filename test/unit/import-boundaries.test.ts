@@ -51,6 +51,8 @@ describe("the linter keeps the import arrows", () => {
     ["spiders", "bus", "spiders/ is what spiders are made of"],
     ["spiders", "worker", "spiders/ is what spiders are made of"],
     ["bus", "crawl", "bus/ knows only lib/"],
+    ["cli", "store", "cli/ is a client of the HTTP API"],
+    ["cli", "master", "cli/ is a client of the HTTP API"],
     ["bus", "store", "bus/ knows only lib/"],
     ["bus", "protocol", "bus/ knows only lib/"],
     ["protocol", "store", "protocol/ says what may be sent"],

@@ -11,6 +11,7 @@ import { CrawlLogStreams } from "./crawl-log-streams.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
 import { deadLetterRoutes } from "./dead-letters.js";
+import { deliveryRoutes } from "./deliveries.js";
 import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
@@ -23,6 +24,7 @@ import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
 import { runRoutes } from "./runs.js";
+import { scheduleRoutes } from "./schedules.js";
 import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
@@ -167,7 +169,9 @@ export class ApiServer implements Service {
         nodeRoutes(api, parts);
         runRoutes(api, parts);
         notificationRoutes(api, parts);
+        scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
+        deliveryRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },

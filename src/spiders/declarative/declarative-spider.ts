@@ -1,3 +1,4 @@
+import { jsonSchemaItem } from "../../crawl/json-schema-item.js";
 import { TimeSlices } from "../../crawl/pages/time-slices.js";
 import type { Page, Spider, SpiderFile, SpiderOutput, SpiderSettings } from "../../crawl/spider.js";
 import type { DeclarativeSpider, FieldsDeclaration, PageRules } from "./declaration.js";
@@ -36,6 +37,7 @@ class CompiledSpider implements Spider {
   readonly fileTypes?: readonly string[];
   readonly tree?: "page" | "browser";
   readonly settings?: SpiderSettings;
+  readonly item?: NonNullable<Spider["item"]>;
   readonly callbacks: NonNullable<Spider["callbacks"]>;
   readonly file?: (file: SpiderFile) => Iterable<SpiderOutput>;
   readonly #rules: CompiledRules;
@@ -48,6 +50,7 @@ class CompiledSpider implements Spider {
     this.seeds = start;
     if (fileTypes !== undefined) this.fileTypes = fileTypes;
     if (settings !== undefined) this.settings = settings;
+    if (declaration.itemSchema !== undefined) this.item = jsonSchemaItem(declaration.itemSchema);
     if (fileItems === true) this.file = fileItem;
     if (tree !== undefined || [declaration, ...Object.values(pages)].some(hasSelectors))
       this.tree = tree ?? "page";

@@ -110,10 +110,8 @@ export class NodeCode implements Service {
       },
       process: async ({ name, version, folder, manifest }) => {
         const source = {
-          folder,
-          version,
+          ...{ folder, version, env: await environmentOf(folder) },
           manifest: processManifest.parse({ ...manifest.process, name }),
-          env: await environmentOf(folder),
         };
         if (source.manifest.mode === "run") return { spider: this.#processes.loadRun(source) };
         const spider = await this.#processes.load(source);

@@ -48,8 +48,8 @@ function take(message: ToProcess, body: Buffer): void {
       jobs?.abort(message.id);
       return;
     case "end":
-      process.exit(0);
-      break;
+      void end();
+      return;
     case "answer":
     case "refusal":
       return;
@@ -67,6 +67,12 @@ async function load({ entry, limits }: LoadMessage): Promise<void> {
   } catch (error) {
     channel.send({ type: "unloadable", error: withoutOwnLines(errorFacts(error)) });
   }
+}
+
+async function end(): Promise<void> {
+  await jobs?.closeAll();
+  await channel.flush();
+  process.exit(0);
 }
 
 /** A stack with only that in it which the module's author can do something about. */

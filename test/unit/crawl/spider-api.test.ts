@@ -265,6 +265,17 @@ describe("an item", () => {
     expect(JSON.stringify(invalidItems[1]).length).toBeLessThan(80_000);
   });
 
+  it("is kept with little, after the first that were large", async () => {
+    const refused = { invalidItem: { data: { text: "x".repeat(100_000) }, reasons: Array(20).fill("y") } };
+    const { engine, crawl, task } = await engineWith(yielding(Array(200).fill(refused)));
+
+    const { invalidItems = [], ending } = await engine.run(task, crawl);
+
+    expect(ending).toMatchObject({ state: "done", invalidItems: 200 });
+    expect(JSON.stringify(invalidItems).length).toBeLessThan(4_700_000);
+    expect(invalidItems.at(-1)?.reasons).toHaveLength(3);
+  });
+
   it.each([[["list"]], ["text"], [null], [7]])("must be an object: %j", async (wrong) => {
     const output = { item: wrong } as unknown as SpiderOutput;
     const { engine, crawl, task } = await engineWith(yielding([output]));

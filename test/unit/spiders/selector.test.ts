@@ -148,7 +148,7 @@ describe("a selector", () => {
         const expected = selectorOver(tree)(css).get();
         expect(searched(tree, css).map(places)).toEqual(expected.map(places));
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     );
   });
 
@@ -164,7 +164,7 @@ describe("a selector", () => {
           expect(searched(tree, css, element).map(places)).toEqual(expected.map(places));
         }
       }),
-      { numRuns: 1_000 },
+      { numRuns: 500 },
     );
   });
 });

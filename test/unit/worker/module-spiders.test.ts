@@ -1,7 +1,9 @@
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
+import { Readable } from "node:stream";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { SpiderUnavailableError } from "../../../src/crawl/errors.js";
+import { FileView } from "../../../src/crawl/pages/file-view.js";
 import type { ModuleSpider } from "../../../src/worker/modules/index.js";
 import { importSpider } from "../../../src/worker/modules/module-entry.js";
 import { ModulesUnderTest, outputsOf } from "../../support/modules-under-test.js";
@@ -276,6 +278,71 @@ describe("a module spider", () => {
     await expect(outputs.all).rejects.toThrow("the task was stopped");
     await expect.poll(() => modules.state().get("reason"), PATIENCE).toBe("the task was stopped");
     await spider.stop();
+  });
+
+  it("is shown stored files, and reads their text in the worker", async () => {
+    const spider = await modules.load(`
+      export default { name: "filed", *parse() {},
+        async *file(file) { yield { item: { ...file, text: await file.text() } }; } };`);
+    spider.open(modules.context());
+    const record = {
+      id: "f.0",
+      crawl: "crawl",
+      url: "http://h/f.txt",
+      name: "f.txt",
+      contentType: "text/plain",
+    };
+    const content = { contentId: "c", bytes: 6, sha256: "a1" };
+    const file = new FileView({
+      record: { ...record, ...content, at: 0 },
+      url: record.url,
+      foundOn: "http://h/",
+      meta: { a: 1 },
+      files: { open: async () => Readable.from([Buffer.from("Grüß")]) },
+      documents: modules.documents,
+      signal: new AbortController().signal,
+    });
+
+    expect(await outputsOf(spider.file?.(file) ?? [])).toEqual([
+      {
+        item: {
+          ...{ url: record.url, id: "f.0", name: "f.txt", bytes: 6, sha256: "a1", contentType: "text/plain" },
+          ...{ foundOn: "http://h/", meta: { a: 1 }, text: "Grüß" },
+        },
+      },
+    ]);
+    await spider.stop();
+  });
+
+  it("ends processes that have nothing to do, and closes what is open in those that it ends", async () => {
+    const quick = await ModulesUnderTest.start({ idleMs: 100 });
+    const spider = await quick.load(`
+      export default { name: "idle", async close({ crawl }) { await crawl.state.add("closed"); },
+        *parse() { yield { item: { pid: process.pid } }; } };`);
+    spider.open(quick.context());
+    await outputsOf(spider.parse(quick.page()));
+    await spider.close(quick.context());
+    await expect.poll(() => spider.pids, PATIENCE).toEqual([]);
+
+    expect(await outputsOf(spider.parse(quick.page()))).toHaveLength(1);
+    await spider.stop();
+    expect(spider.pids).toEqual([]);
+    expect(await quick.state().get("closed")).toBe(2);
+    await quick.dispose();
+  });
+
+  it("blames no page for what one before it has left running", async () => {
+    const quick = await ModulesUnderTest.start({ pageTimeoutMs: 500, processes: 1 });
+    const spider = await quick.load(`
+      export default { name: "late", *parse(page) {
+        if (page.text() === "later") setTimeout(() => { page.crawl.state.set("loops", true); for (;;); }, 50);
+        yield { item: { url: page.url } };
+      } };`);
+    await outputsOf(spider.parse(quick.page({ body: "later" })));
+    await expect.poll(() => quick.state().get("loops"), PATIENCE).toBe(true);
+
+    expect(await outputsOf(spider.parse(quick.page()))).toHaveLength(1);
+    await quick.dispose();
   });
 
   it("sees nothing of the worker's environment that could be a secret", async () => {

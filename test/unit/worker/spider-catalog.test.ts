@@ -94,7 +94,12 @@ describe("a spider in a file or folder", () => {
       /^--spider: .*a\.txt is no spider: its name must end in \.js/,
     ],
     ["JSON is broken", { "a.json": "{" }, "a.json", /^--spider: .*a\.json: .*JSON/],
-    ["YAML is broken", { "a.yaml": "a: [1" }, "a.yaml", /^--spider: .*a\.yaml: is neither JSON nor YAML/],
+    [
+      "YAML is broken",
+      { "a.yaml": "a: [1" },
+      "a.yaml",
+      /^--spider: .*a\.yaml: is no declaration in JSON or YAML/,
+    ],
     [
       "a member is wrong",
       { "a.yaml": "name: a\nfollow: [{css: 'a['}]" },
