@@ -10,6 +10,7 @@
 package warren
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -129,7 +130,7 @@ type Output struct {
 
 // Item takes an item: a map, or a struct that is an object as JSON.
 func (out *Output) Item(data any) {
-	out.channel.send(map[string]any{"type": "item", "page": out.page, "data": data})
+	out.channel.write(map[string]any{"type": "item", "page": out.page, "data": data})
 }
 
 // Follow takes a URL to fetch.
@@ -137,7 +138,7 @@ func (out *Output) Follow(reference string) { out.Request(Request{URL: reference
 
 // Request takes a URL to fetch, and how.
 func (out *Output) Request(request Request) {
-	out.channel.send(struct {
+	out.channel.write(struct {
 		Type string `json:"type"`
 		Page int    `json:"page"`
 		Request
@@ -146,7 +147,7 @@ func (out *Output) Request(request Request) {
 
 // Store takes a URL whose body is to be stored as a file.
 func (out *Output) Store(reference string) {
-	out.channel.send(map[string]any{"type": "store", "page": out.page, "url": reference})
+	out.channel.write(map[string]any{"type": "store", "page": out.page, "url": reference})
 }
 
 // Log writes to the crawl's log. Levels are debug, info, warn and error.
@@ -210,7 +211,7 @@ func (spider Spider) Run() {
 }
 
 func (spider Spider) run(reader io.Reader, writer io.Writer) error {
-	lines := &channel{writer: writer, answers: map[int]chan answer{}}
+	lines := &channel{writer: bufio.NewWriterSize(writer, 1<<16), answers: map[int]chan answer{}}
 	messages := make(chan message, maxWaiting)
 	go lines.read(reader, messages)
 	slots := make(chan struct{}, max(1, spider.Concurrency))

@@ -34,14 +34,18 @@ class Channel:
         os.dup2(2, 1)
         return cls(sys.stdin.buffer, writer)
 
-    def send(self, message: Message) -> None:
-        """Writes a message. Raises ValueError or TypeError if it holds what is no JSON."""
+    def send(self, message: Message, at_once: bool = True) -> None:
+        """Writes a message. Raises ValueError or TypeError if it holds what is no JSON.
+
+        Not at once: together with the next one that is. What is found on a page counts with the end of that only.
+        """
         line = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         # Halves of characters, which JSON may name and UTF-8 may not hold.
         data = line.encode("utf-8", "replace") + b"\n"
         with self._lock:
             self._writer.write(data)
-            self._writer.flush()
+            if at_once:
+                self._writer.flush()
 
     def receive(self) -> Optional[Message]:
         """The next message that is no answer; None when there are no more."""

@@ -70,7 +70,7 @@ def _work(spider: Spider, crawl: Crawl, lines: Channel, message: Message) -> Non
     log = Log(lines, number)
     try:
         for output in _begin(spider, crawl, log, message) or ():
-            lines.send({**_message_of(output), "page": number})
+            lines.send({**_message_of(output), "page": number}, at_once=False)
     except Exception as error:
         log.error("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         lines.send({"type": "error", "page": number, "message": f"{type(error).__name__}: {error}"})

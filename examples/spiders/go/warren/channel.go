@@ -30,7 +30,7 @@ type answer struct {
 
 // The lines between a spider's process and the worker: UTF-8, one JSON object a line.
 type channel struct {
-	writer  io.Writer
+	writer  *bufio.Writer
 	writing sync.Mutex
 	// What went wrong when it was written; guarded by writing.
 	broken error
@@ -69,8 +69,19 @@ func (lines *channel) read(reader io.Reader, messages chan<- message) {
 	}
 }
 
-// send writes a message. What is no JSON fails the page whose output it is: it panics.
+// send writes a message, and what was to be written with the next one.
 func (lines *channel) send(said any) {
+	lines.write(said)
+	lines.writing.Lock()
+	defer lines.writing.Unlock()
+	if lines.broken == nil {
+		lines.broken = lines.writer.Flush()
+	}
+}
+
+// write takes a message to be written, with the next one that is sent at the latest: what is found on a page counts with
+// the end of that only. What is no JSON fails the page whose output it is: it panics.
+func (lines *channel) write(said any) {
 	line, err := json.Marshal(said)
 	if err != nil {
 		panic(fmt.Sprintf("an output must be JSON: %v", err))
