@@ -1,5 +1,6 @@
 import type { DuplicatesMode } from "./content-index.js";
 import type { FetchOptions } from "./fetch/fetch-options.js";
+import type { ItemOptions } from "./item-options.js";
 import type { NodeSelection } from "./node-selection.js";
 import type { LinkOptions } from "./pages/link-options.js";
 import type { Politeness } from "./politeness.js";
@@ -38,7 +39,7 @@ export type CrawlSpec = {
   readonly name?: string;
   /** @default "links" */
   readonly spider: string;
-  /** The version of the spider that it stays with. @default the spider has only one */
+  /** The version of the spider's code that it is pinned to; bundled and external spiders have none. */
   readonly spiderVersion?: string;
   readonly seeds: readonly string[];
   /** @default "host" */
@@ -61,6 +62,10 @@ export type CrawlSpec = {
   readonly recrawl?: RecrawlOptions;
   /** What is done with a page whose body was had at another URL. @default "off" */
   readonly duplicates?: DuplicatesMode;
+  /** What becomes of its items. @default they are kept, and nobody is told of them */
+  readonly items?: ItemOptions;
+  /** Its spider runs as a whole, on one node or on each that takes part, instead of reading pages. */
+  readonly runs?: true;
   /** Which nodes take part. @default any */
   readonly nodes?: NodeSelection;
   /** Handed to the spider as they are. */

@@ -172,15 +172,16 @@ export class LinkAdmission {
 }
 
 function requestOf(wanted: Exclude<SpiderRequest, string>): UrlRequest | undefined {
-  const { method, headers, body, meta, render, callback } = wanted;
+  const { method, headers, body, meta, render, callback, spider } = wanted;
   const isPlain = method === undefined && headers === undefined && body === undefined && meta === undefined;
-  if (isPlain && render === undefined && callback === undefined) return undefined;
+  if (isPlain && render === undefined && callback === undefined && spider === undefined) return undefined;
   return {
     ...(method !== undefined && { method }),
     ...(headers !== undefined && { headers }),
     ...(body !== undefined && { body }),
     ...(meta !== undefined && { meta }),
     ...(render !== undefined && { render }),
+    ...(spider !== undefined && { spider }),
     ...(callback !== undefined && { callback }),
   };
 }

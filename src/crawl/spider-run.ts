@@ -1,9 +1,10 @@
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import { renderRequest } from "../lib/render-request.js";
-import { SpiderError } from "./errors.js";
+import { SpiderError, SpiderUnavailableError } from "./errors.js";
 import type { UrlKind } from "./frontier.js";
-import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
+import { type CheckedItem, checkedItem, RefusedItems } from "./item-check.js";
+import { LateOutputs } from "./late-outputs.js";
 import type { TaskLimits } from "./limits.js";
 import type { FoundOn, LinkAdmission } from "./link-admission.js";
 import type { PageView } from "./pages/page-view.js";
@@ -36,12 +37,16 @@ export class SpiderRun {
   /** Rejects when the spider has taken too long or the task is stopped; there from the first wait on. */
   #end: Promise<never> | undefined;
   #endWaiting = () => {};
+  readonly #refused = new RefusedItems();
 
   constructor(input: SpiderRunInput) {
     this.#input = input;
   }
 
-  /** @throws SpiderError whatever the spider throws, or if it takes too long, or lacks what the request asks for */
+  /**
+   * @throws SpiderError whatever the spider throws, or if it takes too long, or lacks what the request asks for
+   * @throws SpiderUnavailableError as it came, of a spider whose code runs elsewhere
+   */
   async onPage(page: PageView): Promise<void> {
     const { spider, task } = this.#input;
     const on = { url: page.url, depth: task.depth };
@@ -71,17 +76,28 @@ export class SpiderRun {
     try {
       const yielded = begin();
       // A spider that is a plain generator costs no promise an output.
-      if (Symbol.iterator in yielded) {
-        for (const output of yielded) {
+      const atOnce = yielded instanceof LateOutputs ? await this.#late(yielded) : yielded;
+      if (Symbol.iterator in atOnce) {
+        for (const output of atOnce) {
           const taking = this.#take(output, on, page);
           if (taking !== undefined) await this.#inTime(taking);
         }
-      } else await this.#drain(yielded, on, page);
+      } else await this.#drain(atOnce, on, page);
     } catch (error) {
+      if (error instanceof SpiderUnavailableError) throw error;
       const { name } = this.#input.spider;
       throw new SpiderError(`spider "${name}" on ${on.url}: ${messageOf(error)}`, { cause: error });
     } finally {
       this.#endWaiting();
+    }
+  }
+
+  async #late(outputs: LateOutputs): Promise<readonly SpiderOutput[]> {
+    try {
+      return await this.#inTime(outputs.all);
+    } catch (error) {
+      outputs.giveUp();
+      throw error;
     }
   }
 
@@ -108,7 +124,7 @@ export class SpiderRun {
   }
 
   #beginTime(): Promise<never> {
-    const { clock, limits, signal } = this.#input;
+    const { clock, limits, signal, spider } = this.#input;
     const { spiderTimeoutMs } = limits;
     let giveUp: (error: Error) => void = () => {};
     const tooLong = new Promise<never>((_, reject) => {
@@ -117,9 +133,8 @@ export class SpiderRun {
     tooLong.catch(() => {});
     const onAbort = () => giveUp(new Error("the task was stopped"));
     signal.addEventListener("abort", onAbort, { once: true });
-    const stopTimer = clock.after(spiderTimeoutMs, () =>
-      giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`)),
-    );
+    const onTimeout = () => giveUp(new Error(`did not finish within ${spiderTimeoutMs} ms`));
+    const stopTimer = spider.keepsTime === true ? () => {} : clock.after(spiderTimeoutMs, onTimeout);
     this.#endWaiting = () => {
       stopTimer();
       signal.removeEventListener("abort", onAbort);
@@ -161,7 +176,7 @@ export class SpiderRun {
       node,
     };
     if ("data" in checked) findings.items.push({ ...about, data: checked.data });
-    else findings.invalidItems.push({ ...about, ...keptAside(checked.invalid, checked.reasons) });
+    else findings.invalidItems.push({ ...about, ...this.#refused.kept(checked.invalid, checked.reasons) });
   }
 
   #admit(wanted: SpiderRequest, kind: UrlKind, on: FoundOn, page: PageView | undefined): void {
@@ -178,7 +193,7 @@ const METHODS = new Set(["GET", "HEAD", "POST"]);
 const MAX_CALLBACK_CHARACTERS = 100;
 
 /** @throws Error saying what a spider got wrong about a request */
-function checkRequest(wanted: SpiderRequest): void {
+export function checkRequest(wanted: SpiderRequest): void {
   if (typeof wanted === "string") return;
   if (typeof wanted !== "object" || wanted === null || typeof wanted.url !== "string") {
     throw new Error("a request must be a URL or an object with a `url`");
@@ -186,7 +201,9 @@ function checkRequest(wanted: SpiderRequest): void {
   if (wanted.method !== undefined && !METHODS.has(wanted.method)) {
     throw new Error(`a request's method must be GET, HEAD or POST, not ${String(wanted.method)}`);
   }
-  const { priority, render, callback } = wanted;
+  const { priority, render, callback, spider } = wanted;
+  if (spider !== undefined && typeof spider !== "string")
+    throw new Error("a request's spider must be a name");
   if (render !== undefined && !renderRequest.safeParse(render).success) {
     throw new Error(`a request's render ${renderRequest.safeParse(render).error?.issues[0]?.message}`);
   }

@@ -23,6 +23,8 @@ export type SpiderRequest =
       readonly render?: RenderRequest;
       /** 0 (last) to 9 (first) within the crawl. */
       readonly priority?: number;
+      /** Another spider that reads its page. @default the one that asks for it */
+      readonly spider?: string;
       /** The one of the spider's `callbacks` that its page is for. @default `parse` */
       readonly callback?: string;
     };
@@ -218,6 +220,11 @@ export interface Spider<Item = Record<string, unknown>> {
    * Items are stored as the schema gives them back; those that it refuses are counted, and kept aside with the reasons.
    */
   readonly item?: StandardSchemaV1<unknown, Item>;
+  /**
+   * It ends each page in time by itself. For spiders whose pages wait for a process that runs them, and may be begun anew
+   * in another; of all others the engine ends what takes too long.
+   */
+  readonly keepsTime?: true;
   parse(page: Page): Outputs<Item>;
   /** What is called instead of `parse` for the page of a request with that `callback`. */
   readonly callbacks?: Readonly<Record<string, (page: Page) => Outputs<Item>>>;

@@ -478,7 +478,7 @@ export class DispatchService implements Service {
   /** Which spiders are external, and how much their workers can take: as the broker tells of their queues. */
   async #readSpiders(): Promise<void> {
     const { store, bus, clock, logger } = this.#deps;
-    const spiders = await store.spiders.list();
+    const spiders = await store.spiders.list({ kind: "external" });
     const external = await Promise.all(
       spiders.map(async ({ name, askedForAt = 0 }) => {
         try {
@@ -521,7 +521,9 @@ export class DispatchService implements Service {
 
   /** Gives up what of a crawl was never tried: one of its limits is reached. */
   async #cutCrawl(crawl: string, reason: FinishReason): Promise<void> {
-    await this.#deps.store.crawls.cut(crawl, reason);
+    const { crawls, runs } = this.#deps.store;
+    await crawls.cut(crawl, reason);
+    if (this.#running.get(crawl)?.runs === true) await runs.cut(crawl);
     this.#finishIfOver(crawl);
   }
 
@@ -557,12 +559,14 @@ export class DispatchService implements Service {
       { crawl: id, counts: finished.counts, finishReason: finished.finishReason },
       "crawl finished",
     );
-    bus.events.publish("crawl.finished", [
+    const { counts, finishReason, error } = finished;
+    const type = finished.status === "failed" ? "crawl.failed" : "crawl.finished";
+    bus.events.publish(type, [
       {
-        type: "crawl.finished",
+        type,
         at: new Date(clock.now()).toISOString(),
         crawl: id,
-        data: { counts: finished.counts, finishReason: finished.finishReason },
+        data: { counts, finishReason, ...(error !== undefined && { error }) },
       },
     ]);
   }

@@ -20,7 +20,7 @@ import { isDuplicateKey } from "./duplicates.js";
 import { ConflictError, KeyReusedError, NotFoundError } from "./errors.js";
 import type { FileDocument } from "./files.js";
 import type { InvalidItemDocument } from "./invalid-items.js";
-import type { ItemDocument } from "./items.js";
+import type { ItemDocument, ItemVersionDocument } from "./items.js";
 import {
   DEFAULT_LIST_LIMIT,
   decodeCursor,
@@ -32,6 +32,7 @@ import {
 } from "./page-of-list.js";
 import type { PageDocument } from "./pages.js";
 import type { Retrier } from "./retrier.js";
+import type { Runs } from "./runs.js";
 import type { UrlDocument } from "./url-document.js";
 import type { UrlRounds } from "./url-rounds.js";
 
@@ -57,6 +58,25 @@ export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly cut?: FinishReason;
   readonly resource?: string;
   readonly idempotency?: { readonly key: string; readonly digest: string };
+  readonly origin?: CrawlOrigin;
+  /** Its ends that nobody has acted on yet. */
+  readonly ends?: readonly CrawlEnd[];
+};
+
+/** The tick of a schedule that made a crawl. */
+export type CrawlOrigin = {
+  readonly schedule: string;
+  readonly tick: string;
+  /** Crawls that had followed one another before it. */
+  readonly chain: number;
+};
+
+/** One end of a crawl, which may have several: it can be opened again. */
+export type CrawlEnd = {
+  readonly id: string;
+  readonly status: "finished" | "failed" | "closed";
+  /** In milliseconds since the epoch. */
+  readonly at: number;
 };
 
 /** A crawl with what its users want to know. Instants in milliseconds since the epoch. */
@@ -74,6 +94,7 @@ export type CrawlRecord = Crawl & {
   readonly cut?: FinishReason;
   /** The name under which `/crawler/resource` knows it. */
   readonly resource?: string;
+  readonly origin?: CrawlOrigin;
 };
 
 export type CreateOptions = {
@@ -82,6 +103,7 @@ export type CreateOptions = {
   /** With the same key and digest again, the same crawl is returned; with another digest it is refused. */
   readonly idempotency?: { readonly key: string; readonly digest: string };
   readonly resource?: string;
+  readonly origin?: CrawlOrigin;
 };
 
 export type CrawlsDeps = {
@@ -89,8 +111,10 @@ export type CrawlsDeps = {
   readonly crawls: Collection<CrawlDocument>;
   readonly urls: Collection<UrlDocument>;
   readonly rounds: Pick<UrlRounds, "hasNextVisits">;
+  readonly runs: Pick<Runs, "hasOpen" | "failure">;
   readonly pages: Collection<PageDocument>;
   readonly items: Collection<ItemDocument>;
+  readonly versions: Collection<ItemVersionDocument>;
   readonly invalidItems: Collection<InvalidItemDocument>;
   readonly files: Collection<FileDocument>;
   readonly archive: Collection<ArchiveDocument>;
@@ -227,6 +251,30 @@ export class Crawls {
     return document === null ? undefined : toRecord(document);
   }
 
+  async byIdempotencyKey(key: string): Promise<CrawlRecord | undefined> {
+    const document = await this.#deps.crawls.findOne({ "idempotency.key": key });
+    return document === null ? undefined : toRecord(document);
+  }
+
+  /** Crawls with ends that nobody has acted on yet, those that ended first before the others. */
+  async ended(
+    limit = 100,
+  ): Promise<readonly { readonly crawl: CrawlRecord; readonly ends: readonly CrawlEnd[] }[]> {
+    const documents = await this.#deps.crawls
+      .find({ "ends.at": { $gt: 0 } })
+      .sort({ "ends.at": 1 })
+      .limit(limit)
+      .toArray();
+    return documents.map((document) => ({ crawl: toRecord(document), ends: document.ends ?? [] }));
+  }
+
+  /** All that had to follow from this end is on record. */
+  async settleEnd(id: string, end: string): Promise<void> {
+    await this.#deps.retrier.run("settle the end of a crawl", () =>
+      this.#deps.crawls.updateOne({ _id: id }, { $pull: { ends: { id: end } } }),
+    );
+  }
+
   /** Newest first. */
   async list(options: ListOptions & { readonly status?: CrawlStatus } = {}): Promise<ListPage<CrawlRecord>> {
     const { limit = DEFAULT_LIST_LIMIT, cursor, status } = options;
@@ -262,6 +310,12 @@ export class Crawls {
       { status: { $in: ["running", "paused"] }, spider },
       { projection: { _id: 1 } },
     );
+    return crawl?._id;
+  }
+
+  /** A crawl, whatever its state, that is pinned to this version of a spider, if there is one. */
+  async pinnedTo(spider: string, spiderVersion: string): Promise<string | undefined> {
+    const crawl = await this.#deps.crawls.findOne({ spider, spiderVersion }, { projection: { _id: 1 } });
     return crawl?._id;
   }
 
@@ -352,6 +406,7 @@ export class Crawls {
     return this.#change(id, "close", ["running", "paused", "finished", "failed"], "closed", {
       $set: { status: "closed" },
       $inc: { generation: 1 },
+      $push: { ends: this.#newEnd("closed") },
     });
   }
 
@@ -360,6 +415,7 @@ export class Crawls {
     return this.#change(id, "fail", ["running", "paused"], "failed", {
       $set: { status: "failed", error, finishedAt: this.#deps.clock.now() },
       $inc: { generation: 1 },
+      $push: { ends: this.#newEnd("failed") },
     });
   }
 
@@ -436,6 +492,7 @@ export class Crawls {
    * later: either before the crawl is marked finished, which then does not happen, or after, which opens it
    * again. Links are added before the page they were found on ends, so they need no such care.
    *
+   * A crawl whose spider runs as a whole is not over while a run of it waits or is active; it has `failed` if all of them did.
    * A crawl that fetches its URLs again is not over while one of them has a next visit, unless a limit ends it.
    * @returns the finished crawl; undefined when it is not over, or was finished by someone else
    */
@@ -447,28 +504,41 @@ export class Crawls {
     const mayComeAgain = running.recrawl !== undefined && running.cut === undefined;
     if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id))) return undefined;
     if (await this.#hasOpenUrls(id)) return undefined;
+    const hasOpenRuns = async (session?: ClientSession) =>
+      running.runs === true && (await this.#deps.runs.hasOpen(id, session));
+    if (await hasOpenRuns()) return undefined;
     const seen = await this.#deps.retrier.run("count a crawl", () =>
       this.#deps.client.withSession({ snapshot: true }, async (session) => {
         const crawl = await this.#deps.crawls.findOne({ _id: id, status: "running" }, { session });
         if (crawl === null || crawl.additions === 0) return undefined;
         if (mayComeAgain && (await this.#deps.rounds.hasNextVisits(id, session))) return undefined;
+        if (await hasOpenRuns(session)) return undefined;
         const counts = await this.#exactCounts(id, session);
         return counts.queued + counts.active > 0 ? undefined : { crawl, counts };
       }),
     );
     if (seen === undefined) return undefined;
     const { crawl, counts } = seen;
-    const finishedAt = this.#deps.clock.now();
+    const failure = crawl.runs === true ? await this.#deps.runs.failure(id) : undefined;
+    const end = this.#newEnd(failure === undefined ? "finished" : "failed");
+    const { status, at: finishedAt } = end;
     const finished = await this.#deps.retrier.run("finish a crawl", (again) =>
       this.#deps.crawls.findOneAndUpdate(
         again
           ? {
               _id: id,
               additions: crawl.additions,
-              $or: [{ status: "running" }, { status: "finished", finishedAt }],
+              $or: [{ status: "running" }, { status, finishedAt }],
             }
           : { _id: id, additions: crawl.additions, status: "running" },
-        { $set: { status: "finished", counts, finishedAt, finishReason: crawl.cut ?? "completed" } },
+        {
+          $set: {
+            ...{ status, counts, finishedAt, finishReason: crawl.cut ?? "completed" },
+            ...(failure !== undefined && { error: failure }),
+          },
+          // Done twice, it is one end all the same.
+          $addToSet: { ends: end },
+        },
         { returnDocument: "after" },
       ),
     );
@@ -572,7 +642,7 @@ export class Crawls {
     if (crawl.status === "running" || crawl.status === "paused") {
       throw new ConflictError(`crawl "${id}" is ${crawl.status}: close it before it is purged`);
     }
-    const { urls, pages, items, invalidItems, files, archive, crawls } = this.#deps;
+    const { urls, pages, items, versions, invalidItems, files, archive, crawls } = this.#deps;
     // Bytes go after the records that refer to them, if no others do. The crawl itself goes last: whatever stops this
     // on the way, asking again goes on; bytes that were left are found as something that nothing refers to.
     await deleteAll(archive, idsOf(id));
@@ -587,6 +657,7 @@ export class Crawls {
       const contents = new Set(batch.map(({ contentId }) => contentId));
       await Promise.all([...contents].map(discardContent));
     }
+    await deleteAll(versions, idsOf(id));
     await deleteAll(items, idsOf(id));
     await deleteAll(invalidItems, idsOf(id));
     await deleteAll(pages, idsOf(id));
@@ -599,7 +670,11 @@ export class Crawls {
     verb: string,
     from: readonly CrawlStatus[],
     to: CrawlStatus,
-    update: { readonly $set: Partial<CrawlDocument>; readonly $inc?: { readonly generation: number } },
+    update: {
+      readonly $set: Partial<CrawlDocument>;
+      readonly $inc?: { readonly generation: number };
+      readonly $push?: { readonly ends: CrawlEnd };
+    },
   ): Promise<CrawlRecord> {
     return this.#deps.retrier.run(`${verb} a crawl`, async () => {
       const changed = await this.#deps.crawls.findOneAndUpdate(
@@ -689,6 +764,10 @@ export class Crawls {
     };
   }
 
+  #newEnd(status: CrawlEnd["status"]): CrawlEnd {
+    return { id: randomBytes(6).toString("hex"), status, at: this.#deps.clock.now() };
+  }
+
   #newDocument({ fetch, ...spec }: CrawlSpec, options: CreateOptions): CrawlDocument {
     const now = this.#deps.clock.now();
     return {
@@ -705,6 +784,7 @@ export class Crawls {
       reserved: 0,
       ...(options.resource !== undefined && { resource: options.resource }),
       ...(options.idempotency !== undefined && { idempotency: options.idempotency }),
+      ...(options.origin !== undefined && { origin: options.origin }),
     };
   }
 }
@@ -729,6 +809,7 @@ function toRecord(document: CrawlDocument): CrawlRecord {
     reserved: _reserved,
     reservedAt: _reservedAt,
     idempotency: _idempotency,
+    ends: _ends,
     ...fields
   } = document;
   return {

@@ -19,6 +19,7 @@ import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type CrawlLogsOptions, type DeadLettersOptions, Store } from "../store/index.js";
+import { NodeCode, type NodeCodeOptions } from "./code/node-code.js";
 import {
   CrawlLog,
   type CrawlLogOptions,
@@ -35,9 +36,10 @@ import { NodeIdentity } from "./node-identity.js";
 import { NodePresence } from "./node-presence.js";
 import type { Checks } from "./probe-server.js";
 import { Refusals } from "./refusals.js";
+import { RunLoop } from "./runs/run-loop.js";
 import { StallWatch } from "./stall-watch.js";
 import { TaskIntake } from "./task-intake.js";
-import { type TaskContext, TaskLoop } from "./task-loop.js";
+import { type Stopped, type TaskContext, TaskLoop } from "./task-loop.js";
 
 export type ClusterWorkerOptions = {
   readonly nodeId: string;
@@ -47,6 +49,8 @@ export type ClusterWorkerOptions = {
   readonly mongodbUri: string;
   readonly namespace: string;
   readonly concurrency: number;
+  /** Runs at once. */
+  readonly runs: number;
   /** By which crawls may select this node. @default those that it had when it ran last */
   readonly labels?: Readonly<Record<string, string>>;
   readonly userAgent: string;
@@ -57,11 +61,15 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
   /** How long lines of crawls' logs are kept in the database; and how they are kept here. */
   readonly crawlLogs: CrawlLogsOptions;
   readonly crawlLog: Omit<CrawlLogOptions, "node">;
   /** Workers that a URL may end before it is set aside. */
   readonly maxCrashes: number;
+  /** Where spiders' code is kept, how much of it, and how what it needs is installed. */
+  readonly spiders: Omit<NodeCodeOptions, "node">;
 };
 
 /** Time that a stopping worker keeps for storing and acknowledging, in milliseconds. */
@@ -91,6 +99,7 @@ export class ClusterWorker implements Service {
   readonly #browser: Browser;
   readonly #renderer: Renderer;
   readonly #crawls: CrawlView;
+  readonly #code: NodeCode;
   readonly #engine: Engine;
   readonly #committer: Committer<TaskContext>;
   readonly #events: TaskEvents;
@@ -103,6 +112,7 @@ export class ClusterWorker implements Service {
   readonly #refusals: Refusals;
   readonly #stalls: StallWatch;
   readonly #loop: TaskLoop;
+  readonly #runs: RunLoop;
   readonly #presence: NodePresence;
   readonly #identity: NodeIdentity;
   readonly #configuration: NodeConfiguration;
@@ -117,6 +127,7 @@ export class ClusterWorker implements Service {
     this.#store = new Store(
       {
         ...{ uri: options.mongodbUri, namespace },
+        invalidItemsKept: options.invalidItemsKept,
         ...{ deadLetters: options.deadLetters, crawlLogs: options.crawlLogs },
       },
       { logger },
@@ -151,8 +162,12 @@ export class ClusterWorker implements Service {
       serverClock: this.#store.serverClock,
       clock,
       logger,
-      onStopped: (crawl) => this.#loop.cancelCrawl(crawl),
+      onStopped: (crawl) => this.#cancelCrawl(crawl),
     });
+    this.#code = new NodeCode(
+      { node: nodeId, ...options.spiders },
+      { store: this.#store, bundled: bundledSpiders, clock, logger },
+    );
     this.#engine = new Engine(
       {
         fetcher: this.#fetcher,
@@ -162,7 +177,7 @@ export class ClusterWorker implements Service {
         ),
         files: this.#store.contents,
         contents: this.#store.bodies,
-        spiders: bundledSpiders,
+        spiders: this.#code.catalog,
         states: this.#store.states,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#store.frontier,
@@ -240,7 +255,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
-        isExternal: (spider) => !bundledSpiders.has(spider) && this.#isStored(spider),
+        isExternal: (spider) => !bundledSpiders.has(spider) && this.#code.directory.isExternal(spider),
         onStarted: (task) => this.#events.started(task),
         onGarbage: (delivery) =>
           this.#refusals.giveUp(delivery, "invalid-message", "is not a dispatched task"),
@@ -251,6 +266,24 @@ export class ClusterWorker implements Service {
         maxCrashes: options.maxCrashes,
         // What is handed back at the last moment has to be stored and acknowledged as well.
         drainMs: Math.max(options.shutdownTimeoutMs / 2, options.shutdownTimeoutMs - STORE_GRACE_MS),
+      },
+    );
+    this.#runs = new RunLoop(
+      { node: nodeId, concurrency: options.runs },
+      {
+        runs: this.#store.runs,
+        crawls: this.#crawls,
+        counts: this.#store.crawls,
+        spiders: this.#code.catalog,
+        states: this.#store.states,
+        frontier: this.#store.frontier,
+        results: this.#store.results,
+        events: this.#bus.events,
+        taskEvents: this.#events,
+        mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
+        logOf: (crawl, spider, run) => this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), run }),
+        clock,
+        logger,
       },
     );
     this.#identity = new NodeIdentity(
@@ -278,7 +311,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         onClosed: (crawls) => {
-          for (const crawl of crawls) this.#loop.cancelCrawl(crawl);
+          for (const crawl of crawls) this.#cancelCrawl(crawl);
         },
       },
     );
@@ -296,15 +329,17 @@ export class ClusterWorker implements Service {
     this.#workerLines.begin();
     await this.#crawls.start();
     await this.#configuration.restore();
+    await this.#code.start();
     const handlers = nodeCommands({
       node: nodeId,
       version,
       identity: this.#identity,
       loop: this.#loop,
+      cancelCrawl: (crawl, generation) => this.#cancelCrawl(crawl, generation),
       engine: this.#engine,
       renderer: this.#renderer,
       configuration: this.#configuration,
-      spiders: bundledSpiders,
+      spiders: this.#code,
       log: this.#deps.log,
       crawlLog: this.#crawlLog,
       clock: this.#clock,
@@ -314,6 +349,7 @@ export class ClusterWorker implements Service {
     this.#stopServing = await this.#bus.calls.serveNode(nodeId, handlers);
     await this.#stalls.start();
     await this.#loop.start();
+    await this.#runs.start();
     await this.#presence.start();
     this.#isReady = true;
     this.#logEvents.begin();
@@ -324,8 +360,10 @@ export class ClusterWorker implements Service {
   async stop(): Promise<void> {
     this.#isReady = false;
     this.#refusals.hurry();
+    await this.#runs.stop();
     if (this.#bus.connected) await this.#loop.stop();
     await this.#engine.stop();
+    await this.#code.stop();
     await this.#browser.stop();
     await this.#refusals.stop();
     await this.#stalls.stop();
@@ -343,8 +381,11 @@ export class ClusterWorker implements Service {
     await this.#fetcher.close();
   }
 
-  async #isStored(spider: string): Promise<boolean> {
-    return (await this.#store.spiders.get(spider)) !== undefined;
+  /** Stops what of a crawl is in hand here. */
+  #cancelCrawl(crawl: string, generation?: number): Stopped {
+    const runs = this.#runs.cancelCrawl(crawl);
+    const { aborted, dropped } = this.#loop.cancelCrawl(crawl, generation);
+    return { aborted: aborted + runs, dropped };
   }
 
   /** A group is stored: now it may be acknowledged, told and answered. */

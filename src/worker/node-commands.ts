@@ -2,25 +2,26 @@ import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
 import type { HandlersOf } from "../bus/index.js";
 import type { Engine } from "../crawl/engine.js";
 import type { Renderer } from "../crawl/render/renderer.js";
-import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { NodeCalls } from "../protocol/index.js";
+import { type SyncableSpiders, syncSpider } from "./code/sync-spider.js";
 import type { CrawlLog } from "./crawl-log/index.js";
-import { CommandError } from "./errors.js";
 import type { NodeConfiguration } from "./node-configuration.js";
 import { Profiler } from "./profiler.js";
-import type { TaskLoop } from "./task-loop.js";
+import type { Stopped, TaskLoop } from "./task-loop.js";
 
 export type NodeCommandsDeps = {
   readonly node: string;
   readonly version: string;
   readonly identity: { readonly epoch: number };
   readonly loop: TaskLoop;
+  /** Stops what of a crawl is in hand here. */
+  readonly cancelCrawl: (crawl: string, generation?: number) => Stopped;
   readonly engine: Pick<Engine, "leaveAlone">;
   readonly renderer: Pick<Renderer, "describe">;
   readonly configuration: NodeConfiguration;
-  readonly spiders: SpiderCatalog;
+  readonly spiders: SyncableSpiders;
   /** What this process has logged of late. */
   readonly log: LogRing;
   /** What was logged here about crawls. */
@@ -92,18 +93,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
       return config();
     },
 
-    "sync-spider": async ({ spider, version: wanted }) => {
-      const known = await deps.spiders.get(spider, wanted);
-      if (known === undefined) throw new CommandError("not-found", `there is no spider "${spider}" here`);
-      const has = known.version ?? "bundled";
-      if (wanted !== undefined && wanted !== has) {
-        throw new CommandError(
-          "not-found",
-          `there is no version "${wanted}" of spider "${spider}" here, but "${has}"`,
-        );
-      }
-      return { spider, version: has };
-    },
+    "sync-spider": (args) => syncSpider(deps.spiders, args),
 
     pause: async () => {
       await configuration.change({ paused: true });
@@ -129,7 +119,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
       return { status: "draining" };
     },
 
-    "cancel-crawl": async ({ crawl, generation }) => loop.cancelCrawl(crawl, generation),
+    "cancel-crawl": async ({ crawl, generation }) => deps.cancelCrawl(crawl, generation),
 
     "leave-host": async ({ host, until }) => {
       deps.engine.leaveAlone(host, until);

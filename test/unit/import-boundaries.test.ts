@@ -48,6 +48,8 @@ describe("the linter keeps the import arrows", () => {
     ["lib", "worker", "lib/ knows nothing of ours"],
     ["crawl", "bus", "crawl/ is the engine"],
     ["crawl", "store", "crawl/ is the engine"],
+    ["spiders", "bus", "spiders/ is what spiders are made of"],
+    ["spiders", "worker", "spiders/ is what spiders are made of"],
     ["bus", "crawl", "bus/ knows only lib/"],
     ["bus", "store", "bus/ knows only lib/"],
     ["bus", "protocol", "bus/ knows only lib/"],
@@ -66,6 +68,7 @@ describe("the linter keeps the import arrows", () => {
   it.each([
     ["crawl", "lib"],
     ["store", "crawl"],
+    ["spiders", "crawl"],
     ["master", "store"],
     ["worker", "bus"],
   ])("lets %s/ import %s/", (from, what) => {

@@ -27,6 +27,8 @@ export class FileView implements SpiderFile {
   readonly contentType: string;
   readonly foundOn: string;
   readonly meta: Readonly<Record<string, unknown>>;
+  /** The crawl's id. */
+  readonly crawl: string;
   readonly #input: FileViewInput;
   #pdf: Promise<PdfText> | undefined;
 
@@ -41,6 +43,7 @@ export class FileView implements SpiderFile {
     this.contentType = record.contentType;
     this.foundOn = foundOn;
     this.meta = meta;
+    this.crawl = record.crawl;
   }
 
   pdf(): Promise<PdfText> {

@@ -8,7 +8,7 @@ import { type CanonicalUrl, canonicalUrl } from "../urls/url.js";
 import { DOCUMENT_BOUNDS, type DocumentResults } from "./document-job.js";
 import type { Documents } from "./documents.js";
 import { parseLinkHeader } from "./link-header.js";
-import { type LinkKind, type LinkPlan, linkPlanOf } from "./link-options.js";
+import { type LinkKind, type LinkOptions, type LinkPlan, linkPlanOf } from "./link-options.js";
 import { linkElementKinds } from "./link-scanner.js";
 import { readMetadata } from "./page-metadata.js";
 import { type ParsedPage, type ParsedSelector, parseHtml, type TreeKind } from "./parser.js";
@@ -18,8 +18,8 @@ const CANONICAL: ReadonlySet<LinkKind> = new Set(["canonical"]);
 const HTML_TYPES = new Set(["text/html", "application/xhtml+xml"]);
 
 export type PageViewInput = {
-  readonly task: Task;
-  readonly crawl: Crawl;
+  readonly task: Pick<Task, "depth" | "request">;
+  readonly crawl: Pick<Crawl, "id" | "params" | "links">;
   readonly url: string;
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -29,10 +29,23 @@ export type PageViewInput = {
   readonly state: CrawlState;
   /** It is what a browser made of it. */
   readonly rendered?: true;
-  readonly documents: Documents;
+  readonly documents: Pick<Documents, "read">;
   /** Asked for one when the spider logs. */
   readonly log: () => Logger;
   readonly signal: AbortSignal;
+};
+
+/** What a page is made of, beside its body: plain data, for who shows it to a spider in another process. */
+export type PageParts = {
+  readonly url: string;
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly contentType: string | undefined;
+  readonly depth: number;
+  readonly rendered: boolean;
+  readonly meta: Readonly<Record<string, unknown>>;
+  /** What counts as a link in its crawl. */
+  readonly links: LinkOptions | undefined;
 };
 
 /** A fetched page as its spider sees it. Nothing is parsed before it is asked for, and then once. */
@@ -67,6 +80,12 @@ export class PageView implements Page {
       ...(isScanned && { kinds: this.#plan.scanned }),
       ...(isBuilt && { tree }),
     });
+  }
+
+  get parts(): PageParts {
+    const { contentType, crawl } = this.#input;
+    const { url, status, headers, depth, rendered, meta } = this;
+    return { url, status, headers, contentType, depth, rendered, meta, links: crawl.links };
   }
 
   get depth(): number {

@@ -11,6 +11,7 @@ import { CrawlLogStreams } from "./crawl-log-streams.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
 import { deadLetterRoutes } from "./dead-letters.js";
+import { deliveryRoutes } from "./deliveries.js";
 import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
@@ -22,7 +23,9 @@ import { notificationRoutes } from "./notifications.js";
 import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
-import { spiderRoutes } from "./spiders.js";
+import { runRoutes } from "./runs.js";
+import { scheduleRoutes } from "./schedules.js";
+import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
 declare module "fastify" {
@@ -44,6 +47,7 @@ export type ApiServerOptions = {
   readonly namespace: string;
   /** Of Warren. */
   readonly version: string;
+  readonly uploads?: SpiderUploadOptions;
 };
 
 const BODY_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -161,10 +165,13 @@ export class ApiServer implements Service {
         urlRoutes(api, parts);
         itemRoutes(api, parts);
         fileRoutes(api, parts);
-        spiderRoutes(api, parts);
+        spiderRoutes(api, parts, this.#options.uploads);
         nodeRoutes(api, parts);
+        runRoutes(api, parts);
         notificationRoutes(api, parts);
+        scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
+        deliveryRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },

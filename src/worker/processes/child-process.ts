@@ -86,6 +86,8 @@ export class ChildProcess {
   readonly id: string;
   /** When nothing of it runs any more and its output was read. Never rejects. */
   readonly ended: Promise<ChildResult>;
+  /** When it runs no more itself. Never rejects. */
+  readonly exited: Promise<void>;
   readonly #deps: ChildProcessDeps;
   readonly #limits: ChildLimits & typeof DEFAULTS;
   readonly #onLine: ChildCommand["onLine"];
@@ -94,6 +96,7 @@ export class ChildProcess {
   readonly #timers = new Set<StopTimer>();
   #cause: { readonly reason: ChildEndReason; readonly message: string } | undefined;
   #hasExited = false;
+  #tellExited: () => void = () => {};
   #drained: Promise<void> | undefined;
   #heardAt = 0;
   #isHeld = 0;
@@ -103,6 +106,9 @@ export class ChildProcess {
     this.#deps = deps;
     this.#limits = { ...DEFAULTS, ...limits };
     this.#onLine = onLine;
+    this.exited = new Promise((resolve) => {
+      this.#tellExited = resolve;
+    });
     const [program = "", ...args] = command;
     try {
       this.#process = spawn(program, args, {
@@ -115,6 +121,7 @@ export class ChildProcess {
       this.ended = this.#run(this.#process, program);
     } catch (error) {
       // An argument that holds NUL, or more of them than the system takes.
+      this.#tellExited();
       this.ended = Promise.resolve(this.#notStarted(program, error));
     }
   }
@@ -225,6 +232,7 @@ export class ChildProcess {
       },
     );
     this.#hasExited = true;
+    this.#tellExited();
     for (const stop of this.#timers) stop();
     if (exit instanceof Error) return this.#notStarted(program, exit);
     await this.#sweep();
