@@ -214,7 +214,11 @@ export class ClusterWorker implements Service {
       results: {
         // A page that has ended is never fetched again, so what was logged about it must not be lost either.
         store: async (results) => {
-          await Promise.all([this.#store.results.store(results), this.#crawlLog.whenWritten()]);
+          const [stored] = await Promise.all([
+            this.#store.results.store(results),
+            this.#crawlLog.whenWritten(),
+          ]);
+          return stored;
         },
       },
       hosts: this.#store.hosts,
