@@ -145,6 +145,7 @@ export class Cluster {
         "broadcast",
         "cancels",
         "events",
+        "items",
         "dead",
         "rejected",
         ...nodes.map((name) => `node.${name}`),
