@@ -3,12 +3,13 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/lib/logger.js";
 import { CrawlEnds } from "../../src/master/crawl-ends.js";
 import { NotificationWatch } from "../../src/master/notification-watch.js";
-import { Notifier, type WebhookDelivery } from "../../src/master/notifier.js";
+import { Notifier } from "../../src/master/notifier.js";
+import type { NewDelivery } from "../../src/store/index.js";
 import { type ApiMaster, startApiMaster } from "./api-master.js";
 
 let master: ApiMaster;
 /** As the deliveries of a database would be: by id, and the first of those with the same one. */
-const delivered = new Map<string, WebhookDelivery>();
+const delivered = new Map<string, NewDelivery>();
 const HOOK = { kind: "webhook", url: "https://hooks.test/a", secret: "s3cret" } as const;
 
 beforeAll(async () => {
@@ -48,7 +49,7 @@ function masterOf(events: string[] = [], diesAt = Number.POSITIVE_INFINITY) {
     if (writes >= diesAt) throw new Error("killed");
   };
   const deliveries = {
-    async add(added: readonly WebhookDelivery[]) {
+    async add(added: readonly NewDelivery[]) {
       write();
       for (const one of added) if (!delivered.has(one.id)) delivered.set(one.id, one);
     },
