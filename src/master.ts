@@ -6,15 +6,18 @@ import {
   type Config,
   DAY_MS,
   FETCH_SETTINGS,
+  HOUR_MS,
   readConfig,
   type SettingName,
 } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
+import { ConfigError } from "./lib/errors.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
 import { VERSION } from "./lib/version.js";
+import type { MailServerOptions } from "./master/mail-server.js";
 import { Master } from "./master/master.js";
 
 const PROGRAM = {
@@ -35,7 +38,20 @@ const PROGRAM = {
     "maxDeadLetters",
     "deadLetterRecords",
     "deadLetterDays",
+    "invalidItemsKept",
+    "deliveryAttempts",
+    "deliveryHours",
+    "deliveryTimeoutMs",
+    "deliveriesAtOnce",
+    "failedDeliveryDays",
+    "crawlLogMaxBytes",
     "externalTasks",
+    "scheduleMinIntervalMs",
+    "scheduleMissedAfterMs",
+    "scheduleHistoryDays",
+    "scheduleMaxChain",
+    "smtpUrl",
+    "smtpFrom",
     "uploadBytes",
     "codeBytes",
     "codeFileBytes",
@@ -46,6 +62,12 @@ const PROGRAM = {
     "shutdownTimeoutMs",
   ] as const satisfies readonly SettingName[],
 };
+
+function mailOf({ smtpUrl, smtpFrom }: Config<"smtpUrl" | "smtpFrom">): MailServerOptions | undefined {
+  if (smtpUrl === undefined) return undefined;
+  if (smtpFrom === undefined) throw new ConfigError("WARREN_SMTP_FROM is needed with WARREN_SMTP_URL");
+  return { url: smtpUrl, from: smtpFrom };
+}
 
 await main(async () => {
   const config: Config<(typeof PROGRAM.settings)[number]> = readConfig(
@@ -74,7 +96,23 @@ await main(async () => {
         maxDeadLetters: config.maxDeadLetters,
       },
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
+      invalidItemsKept: config.invalidItemsKept,
+      deliveries: {
+        maxAttempts: config.deliveryAttempts,
+        maxAgeMs: config.deliveryHours * HOUR_MS,
+        timeoutMs: config.deliveryTimeoutMs,
+        atOnce: config.deliveriesAtOnce,
+        failedForMs: config.failedDeliveryDays * DAY_MS,
+      },
+      crawlLogMaxBytes: config.crawlLogMaxBytes,
       externalTasks: config.externalTasks,
+      schedules: {
+        minIntervalMs: config.scheduleMinIntervalMs,
+        missedAfterMs: config.scheduleMissedAfterMs,
+        keptForMs: config.scheduleHistoryDays * DAY_MS,
+        maxChain: config.scheduleMaxChain,
+      },
+      mail: mailOf(config),
       uploads: {
         maxUploadBytes: config.uploadBytes,
         limits: {

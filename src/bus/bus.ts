@@ -9,6 +9,7 @@ import { Calls, type CallTables } from "./calls.js";
 import { type ConnectionOptions, type Identity, SupervisedConnection } from "./connection.js";
 import { type DeadLetterArchive, DeadLetters } from "./dead-letters.js";
 import { Events } from "./events.js";
+import { ItemStream } from "./item-stream.js";
 import { NodeClaim } from "./node-claim.js";
 import { Publisher } from "./publisher.js";
 import type { SecurityOptions } from "./security.js";
@@ -82,6 +83,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
   /** Of nodes that crawls have selected. */
   readonly placedQueues: TaskQueues;
   readonly events: Events;
+  readonly items: ItemStream;
   readonly calls: Calls<Node, Master>;
   readonly deadLetters: DeadLetters;
   readonly #publishing: SupervisedConnection;
@@ -148,6 +150,7 @@ export class Bus<Node extends CallTable = AnyCalls, Master extends CallTable = A
       logger,
       ...(metrics !== undefined && { metrics }),
     });
+    this.items = new ItemStream(names.items(), publisher);
     this.calls = new Calls<Node, Master>({
       maxCalls: options.maxCalls,
       ...(deps.tables !== undefined && { tables: deps.tables }),

@@ -23,6 +23,7 @@ export { AGAIN_HEADER } from "./dead-letters.js";
 export type { BusError, CallErrorCode } from "./errors.js";
 export { CALL_ERROR_CODES, CallError, PublishReturnedError } from "./errors.js";
 export type { BusEvent, EventHandler, Events, Unsubscribe } from "./events.js";
+export type { ItemMessage, ItemStream } from "./item-stream.js";
 export type { DeadLetterReason, ExternalTask, ParsedTask } from "./messages.js";
 export { CANCEL_CALL, DEAD_LETTER_REASONS, externalTask, parseExternalTask } from "./messages.js";
 export type { NodeClaim } from "./node-claim.js";

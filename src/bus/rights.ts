@@ -29,7 +29,7 @@ const DEFAULT_EXCHANGE = "amq\\.default";
  * - A **master** declares everything but the nodes' exchanges, commands nodes, takes calls and what the broker gave up.
  * - A **worker** takes tasks and commands, tells events, and declares its own exchange and queue only.
  * - A **publisher** hands in tasks, calls masters, and gets the answers.
- * - An **observer** listens to events.
+ * - An **observer** listens to events and items.
  *
  * @param node what a worker's rights are narrowed to: the one node that it may be
  */
@@ -41,7 +41,7 @@ export function rightsOf(role: BusRole, names: Names, node?: string): Rights {
     case "master": {
       const declared = [
         ...at(names.events(), names.broadcast(), names.cancels(), names.rejected(), names.dead()),
-        ...at(names.master(), names.tasks()),
+        ...at(names.items(), names.master(), names.tasks()),
         `${literally(names.tasksOf(""))}.+`,
         `${literally(names.placed(""))}.+`,
         GENERATED,
@@ -73,7 +73,7 @@ export function rightsOf(role: BusRole, names: Names, node?: string): Rights {
       return {
         configure: anyOf([GENERATED]),
         write: anyOf([GENERATED]),
-        read: anyOf([...at(names.events()), GENERATED]),
+        read: anyOf([...at(names.events(), names.items()), GENERATED]),
       };
     default:
       return role satisfies never;

@@ -36,6 +36,8 @@ export class Names {
   readonly dead = () => `${this.#namespace}.dead`;
   /** Exchange of events. */
   readonly events = () => `${this.#namespace}.events`;
+  /** Exchange of items, for whoever binds a queue of theirs. */
+  readonly items = () => `${this.#namespace}.items`;
   /** Exchange of commands to every node. */
   readonly broadcast = () => `${this.#namespace}.broadcast`;
   /** Exchange on which it is told that the caller of a master has given up. */
@@ -72,6 +74,7 @@ export async function declareTopology(
   options: TopologyOptions,
 ): Promise<void> {
   await channel.assertExchange(names.events(), "topic", { durable: true });
+  await channel.assertExchange(names.items(), "topic", { durable: true });
   await channel.assertExchange(names.broadcast(), "fanout", { durable: true });
   await channel.assertExchange(names.cancels(), "fanout", { durable: true });
   await channel.assertExchange(names.dead(), "fanout", { durable: true });

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { type DuplicatesMode, duplicatesMode } from "./content-index.js";
 import { type CrawlLimits, DEFAULT_POLITENESS, type Politeness } from "./crawl.js";
 import { type FetchOptions, fetchOptions } from "./fetch/fetch-options.js";
+import { type ItemOptions, itemOptions } from "./item-options.js";
 import { type NodeSelection, nodeSelection } from "./node-selection.js";
 import { type LinkOptions, linkOptions } from "./pages/link-options.js";
 import { politeness } from "./politeness.js";
@@ -82,6 +83,7 @@ export const crawlRequest = z.strictObject({
   priority: priority.default(5),
   recrawl: recrawlOptions.exactOptional(),
   duplicates: duplicatesMode.exactOptional(),
+  items: itemOptions.exactOptional(),
   nodes: nodeSelection.default({ mode: "any", ids: [] }),
   archive: z.boolean().exactOptional(),
   render: renderOptions.exactOptional(),
@@ -113,6 +115,7 @@ export type CrawlRequest = {
   readonly priority: number;
   readonly recrawl?: RecrawlOptions;
   readonly duplicates?: DuplicatesMode;
+  readonly items?: ItemOptions;
   readonly nodes: NodeSelection;
   readonly archive?: boolean;
   readonly render?: RenderOptions;

@@ -1,5 +1,6 @@
 import type { DuplicatesMode } from "./content-index.js";
 import type { FetchOptions } from "./fetch/fetch-options.js";
+import type { ItemOptions } from "./item-options.js";
 import type { NodeSelection } from "./node-selection.js";
 import type { LinkOptions } from "./pages/link-options.js";
 import type { Politeness } from "./politeness.js";
@@ -61,6 +62,8 @@ export type CrawlSpec = {
   readonly recrawl?: RecrawlOptions;
   /** What is done with a page whose body was had at another URL. @default "off" */
   readonly duplicates?: DuplicatesMode;
+  /** What becomes of its items. @default they are kept, and nobody is told of them */
+  readonly items?: ItemOptions;
   /** Its spider runs as a whole, on one node or on each that takes part, instead of reading pages. */
   readonly runs?: true;
   /** Which nodes take part. @default any */

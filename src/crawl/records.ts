@@ -24,7 +24,10 @@ export type PageRecord = {
   readonly node: string;
 };
 
-/** What a spider extracted. `id` is `<url id>.<round>.<number on its page>`. */
+/**
+ * What a spider extracted. `id` is `<url id>.<round>.<number on its page>`; on record, that of one with a key is
+ * `<crawl>:k-<name of the key>`.
+ */
 export type ItemRecord = {
   readonly id: string;
   readonly crawl: string;
@@ -34,6 +37,24 @@ export type ItemRecord = {
   readonly version: string;
   readonly node: string;
   readonly data: Readonly<Record<string, unknown>>;
+  /** On its way to be stored: how its crawl wants it kept. */
+  readonly keeping?: ItemKeeping;
+  /** Of one with a key, on record: how often its data was another than before, from 1. */
+  readonly revision?: number;
+};
+
+/** How an item is kept, as its crawl wants it. Absent where the crawl has no wishes. */
+export type ItemKeeping = {
+  /** The name of its key: items of a crawl with the same are one. */
+  readonly key?: string;
+  /** The name of its data. With `key` only. */
+  readonly digest?: string;
+  /** What newer data takes the place of is kept. */
+  readonly hasHistory?: true;
+  /** Others are to be told of it. */
+  readonly isFed?: true;
+  /** When it is removed, in milliseconds since the epoch. */
+  readonly expiresAt?: number;
 };
 
 /** What a spider extracted and its schema refused. `id` as that of an item: one number on a page is one or the other. */
@@ -57,6 +78,8 @@ export type FileRecord = {
   readonly at: number;
   /** Until it is stored: what keeps its bytes. */
   readonly hold?: string;
+  /** When it is removed, in milliseconds since the epoch. */
+  readonly expiresAt?: number;
 };
 
 /** Bytes that were stored, before anything refers to them. */
@@ -120,6 +143,12 @@ export interface FileStore {
   discard(contentId: string, hold?: string): Promise<void>;
 }
 
+/** What came of storing results. */
+export type StoredResults = {
+  /** Items, by crawl, that took the place of others with the same key, or did not even that. */
+  readonly knownItems?: ReadonlyMap<string, number>;
+};
+
 /** Where pages, items and files go; safe to call again with the same records. */
 export interface ResultSink {
   store(results: {
@@ -128,7 +157,7 @@ export interface ResultSink {
     readonly files: readonly FileRecord[];
     readonly invalidItems?: readonly InvalidItemRecord[];
     readonly archive?: readonly ArchiveRecord[];
-  }): Promise<void>;
+  }): Promise<StoredResults>;
 }
 
 /** A host's robots.txt as it was last read; shared so that one worker's reading serves all. */

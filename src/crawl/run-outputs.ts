@@ -1,7 +1,10 @@
 import type { Clock, StopTimer } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
 import type { Crawl } from "./crawl.js";
+import { StorageError } from "./errors.js";
 import type { NewUrl, UrlKind } from "./frontier.js";
 import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
+import { keptAs } from "./item-keeping.js";
 import { LinkAdmission } from "./link-admission.js";
 import type { InvalidItemRecord, ItemRecord } from "./records.js";
 import type { RunOutput } from "./run.js";
@@ -52,7 +55,7 @@ export class RunOutputs {
   #itemNumber = 0;
   #counts = { items: 0, invalidItems: 0, requests: 0 };
   #storing: Promise<void> | undefined;
-  #failure: { readonly error: unknown } | undefined;
+  #failure: { readonly error: StorageError } | undefined;
   #stopTimer: StopTimer | undefined;
 
   constructor(input: RunOutputsInput) {
@@ -66,7 +69,8 @@ export class RunOutputs {
 
   /**
    * Takes an output; resolves when there is room for more.
-   * @throws Error saying what is wrong with it, or why what came before could not be stored
+   * @throws Error saying what is wrong with it
+   * @throws StorageError when what came before could not be stored, or the run was ended
    */
   async take(output: RunOutput): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -90,7 +94,7 @@ export class RunOutputs {
   /** Stores nothing more. */
   stop(): void {
     this.#stopTimer?.();
-    this.#failure ??= { error: new Error("the run was ended") };
+    this.#failure ??= { error: new StorageError("the run was ended") };
   }
 
   get #waiting(): number {
@@ -154,7 +158,7 @@ export class RunOutputs {
     this.#stopTimer = undefined;
     if (this.#storing !== undefined || this.#waiting === 0 || this.#failure !== undefined) return;
     const batch = {
-      items: this.#items.splice(0, BATCH),
+      items: keptAs({ items: this.#items.splice(0, BATCH), files: [] }, this.#input.crawl).items,
       invalidItems: this.#invalidItems.splice(0, BATCH),
       links: [...this.#links.values()],
     };
@@ -162,7 +166,7 @@ export class RunOutputs {
     this.#storing = this.#input
       .store(batch)
       .catch((error: unknown) => {
-        this.#failure = { error };
+        this.#failure = { error: new StorageError(messageOf(error), { cause: error }) };
       })
       .finally(() => {
         this.#storing = undefined;

@@ -114,6 +114,29 @@ function namespace(value: string): string {
   return value;
 }
 
+function smtpUrl(value: string): string {
+  const url = urlOf(value, ["smtp://", "smtps://"], "smtps://user:password@host:465");
+  if (!URL.canParse(url)) {
+    throw new Error(
+      `is not a URL: "${withoutPassword(url)}"; in a user or password, "/", "?", "#", "@" and ":" must be percent-encoded`,
+    );
+  }
+  const { hostname, pathname, search, username, password } = new URL(url);
+  if (hostname === "" || (pathname !== "" && pathname !== "/") || search !== "") {
+    throw new Error(`must have a host, and neither path nor query: "${withoutPassword(url)}"`);
+  }
+  for (const part of [username, password]) decodeURIComponent(part);
+  return url;
+}
+
+function mailSender(value: string): string {
+  // No line break, and no second address: headers are made of it.
+  if (!/^(?:[^<>,;:\r\n"@]*<[^\s<>,;@]+@[^\s<>,;@]+>|[^\s<>,;@]+@[^\s<>,;@]+)$/.test(value.trim())) {
+    throw new Error(`must be user@host or Name <user@host>, not "${value}"`);
+  }
+  return value.trim();
+}
+
 function labelsOf(value: string): Readonly<Record<string, string>> {
   const pairs = value.split(",").flatMap((part): [string, string][] => {
     if (part.trim() === "") return [];
@@ -129,7 +152,8 @@ function labelsOf(value: string): Readonly<Record<string, string>> {
   return Object.fromEntries(pairs);
 }
 
-export const DAY_MS = 86_400_000;
+export const HOUR_MS = 3_600_000;
+export const DAY_MS = 24 * HOUR_MS;
 
 /** Everything that can be set, for all programs: the one table that help, errors and docs come from. */
 export const SETTINGS = {
@@ -274,6 +298,41 @@ export const SETTINGS = {
     parse: oneOf<LogLevel>(LOG_LEVELS),
     fallback: "info",
   }),
+  crawlLogLevel: setting({
+    flag: "crawl-log-level",
+    value: "LEVEL",
+    help: "lowest level of the lines kept of what spiders log",
+    parse: oneOf<LogLevel>(LOG_LEVELS),
+    fallback: "info",
+  }),
+  crawlLogDiskBytes: setting({
+    flag: "crawl-log-disk-bytes",
+    value: "BYTES",
+    help: "crawls' logs in a worker's data directory; the oldest go first",
+    parse: wholeNumber(65_536),
+    fallback: String(256 * 2 ** 20),
+  }),
+  crawlLogFileBytes: setting({
+    flag: "crawl-log-file-bytes",
+    value: "BYTES",
+    help: "size at which a file of them is followed by the next",
+    parse: wholeNumber(4_096, 2 ** 28),
+    fallback: String(4 * 2 ** 20),
+  }),
+  crawlLogDays: setting({
+    flag: "crawl-log-days",
+    value: "DAYS",
+    help: "how long lines of crawls' logs are kept in MongoDB",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  crawlLogMaxBytes: setting({
+    flag: "crawl-log-max-bytes",
+    value: "BYTES",
+    help: "one crawl's log in MongoDB; the oldest lines go first. The same for all masters",
+    parse: wholeNumber(65_536),
+    fallback: String(256 * 2 ** 20),
+  }),
   shutdownTimeoutMs: setting({
     flag: "shutdown-timeout-ms",
     value: "MS",
@@ -337,12 +396,94 @@ export const SETTINGS = {
     parse: wholeNumber(1, 36_500),
     fallback: "30",
   }),
+  invalidItemsKept: setting({
+    flag: "invalid-items-kept",
+    value: "N",
+    help: "items of one crawl that are not as their spider says and are kept, about; the others are counted. The same for all masters and workers",
+    parse: wholeNumber(0, 100_000_000),
+    fallback: "10000",
+  }),
+  deliveryAttempts: setting({
+    flag: "delivery-attempts",
+    value: "N",
+    help: "attempts at one delivery to a webhook before it is given up",
+    parse: wholeNumber(1, 1_000),
+    fallback: "10",
+  }),
+  deliveryHours: setting({
+    flag: "delivery-hours",
+    value: "HOURS",
+    help: "age at which a delivery to a webhook is given up",
+    parse: wholeNumber(1, 8_760),
+    fallback: "24",
+  }),
+  deliveryTimeoutMs: setting({
+    flag: "delivery-timeout-ms",
+    value: "MS",
+    help: "longest time for one post to a webhook: connection, request and answer",
+    parse: wholeNumber(10, 300_000),
+    fallback: "15000",
+  }),
+  deliveriesAtOnce: setting({
+    flag: "deliveries-at-once",
+    value: "N",
+    help: "webhooks that a master posts to at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "32",
+  }),
+  failedDeliveryDays: setting({
+    flag: "failed-delivery-days",
+    value: "DAYS",
+    help: "how long a delivery that was given up is kept",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
   externalTasks: setting({
     flag: "external-tasks",
     value: "N",
     help: "tasks of an external spider that are handed out at once for each worker that takes them",
     parse: wholeNumber(1, 10_000),
     fallback: "20",
+  }),
+  scheduleMinIntervalMs: setting({
+    flag: "schedule-min-interval-ms",
+    value: "MS",
+    help: "schedules that come more often are refused",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "1000",
+  }),
+  scheduleMissedAfterMs: setting({
+    flag: "schedule-missed-after-ms",
+    value: "MS",
+    help: "a tick of a schedule that no master recorded by then was missed. The same for all masters",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "60000",
+  }),
+  scheduleHistoryDays: setting({
+    flag: "schedule-history-days",
+    value: "DAYS",
+    help: "how long what became of a schedule's ticks is kept",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  scheduleMaxChain: setting({
+    flag: "schedule-max-chain",
+    value: "N",
+    help: "crawls that follow one another by schedules; then the next one is left out",
+    parse: wholeNumber(1, 1_000),
+    fallback: "10",
+  }),
+  smtpUrl: optional({
+    flag: "smtp-url",
+    value: "URL",
+    help: "mail server for notifications, smtp:// or smtps://, with user:password@ if it wants them; better given by the variable, which others cannot see",
+    parse: smtpUrl,
+  }),
+  smtpFrom: optional({
+    flag: "smtp-from",
+    value: "ADDRESS",
+    help: "sender of these mails: user@host, or Name <user@host>",
+    parse: mailSender,
   }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
@@ -523,6 +664,54 @@ export const SETTINGS = {
     help: "largest file whose text a spider can ask for",
     parse: wholeNumber(1_024, 2 ** 30),
     fallback: String(32 * 2 ** 20),
+  }),
+  spiderTimeoutMs: setting({
+    flag: "spider-timeout-ms",
+    value: "MS",
+    help: "longest time for a spider to deal with one page",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  moduleProcesses: optional({
+    flag: "module-processes",
+    value: "N",
+    help: "processes of each spider that is a module, at most; without it, one for each core",
+    parse: wholeNumber(1, 1_000),
+  }),
+  moduleMemoryMb: setting({
+    flag: "module-memory-mb",
+    value: "MIB",
+    help: "memory of each of them, in MiB; one that takes more is ended, and its page fails",
+    parse: wholeNumber(128, 2 ** 20),
+    fallback: "512",
+  }),
+  modulePages: setting({
+    flag: "module-pages",
+    value: "N",
+    help: "pages that may be in one of them at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "16",
+  }),
+  moduleLogLines: setting({
+    flag: "module-log-lines",
+    value: "N",
+    help: "lines that a module may log for one page; the others are counted",
+    parse: wholeNumber(0, 1_000_000),
+    fallback: "1000",
+  }),
+  moduleLoadTimeoutMs: setting({
+    flag: "module-load-timeout-ms",
+    value: "MS",
+    help: "longest time for loading a module, with all that it imports",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "20000",
+  }),
+  moduleIdleMs: setting({
+    flag: "module-idle-ms",
+    value: "MS",
+    help: "how long a module's process is kept that has nothing to do",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "60000",
   }),
   maxAttempts: setting({
     flag: "max-attempts",
@@ -758,6 +947,17 @@ export const FETCH_SETTINGS = [
   "maxConnectionsPerHost",
   "maxHosts",
   "fetchCaFile",
+] as const satisfies readonly SettingName[];
+
+/** What spiders that are modules may take. */
+export const MODULE_SETTINGS = [
+  "spiderTimeoutMs",
+  "moduleProcesses",
+  "moduleMemoryMb",
+  "modulePages",
+  "moduleLogLines",
+  "moduleLoadTimeoutMs",
+  "moduleIdleMs",
 ] as const satisfies readonly SettingName[];
 
 /** The part of them that is not the URLs, as the bus takes it. */

@@ -4,8 +4,6 @@ export type LogLine = Readonly<Record<string, unknown>> & { readonly seq: number
 export type LogQuery = {
   /** Lines at most: the newest, or with `after` the next. */
   readonly lines: number;
-  /** Only lines of this crawl. */
-  readonly crawl?: string;
   /** Only lines with a greater `seq`. */
   readonly after?: number;
 };
@@ -18,7 +16,7 @@ export class LogRing {
   readonly #size: number;
   readonly #lines: string[] = [];
   #seq = 0;
-  #onLine: ((line: string) => void) | undefined;
+  readonly #listeners = new Set<(line: string) => void>();
 
   /** @param size lines kept */
   constructor(size: number) {
@@ -29,16 +27,17 @@ export class LogRing {
   write(line: string): void {
     this.#lines[this.#seq % this.#size] = line.length > MAX_LINE_CHARACTERS ? shortened(line) : line;
     this.#seq += 1;
-    this.#onLine?.(line);
+    for (const listener of this.#listeners) listener(line);
   }
 
-  /** Hands on each line as it is written, to one who follows; undefined ends it. */
-  follow(onLine: ((line: string) => void) | undefined): void {
-    this.#onLine = onLine;
+  /** Hands on each line as it is written, until the returned function is called. */
+  follow(onLine: (line: string) => void): () => void {
+    this.#listeners.add(onLine);
+    return () => this.#listeners.delete(onLine);
   }
 
   /** Lines, oldest first, and the `seq` to go on after. Those that have been overwritten are missing in `seq`. */
-  read({ lines, crawl, after }: LogQuery): { readonly lines: readonly LogLine[]; readonly next: number } {
+  read({ lines, after }: LogQuery): { readonly lines: readonly LogLine[]; readonly next: number } {
     const oldest = Math.max(0, this.#seq - this.#size);
     const from = Math.max(oldest, after ?? 0);
     const found: LogLine[] = [];
@@ -48,7 +47,7 @@ export class LogRing {
     for (; isForward ? at < this.#seq : at >= oldest; at += isForward ? 1 : -1) {
       if (found.length >= lines) break;
       const line: Record<string, unknown> = JSON.parse(this.#lines[at % this.#size] ?? "{}");
-      if (crawl === undefined || line.crawl === crawl) found.push({ ...line, seq: at + 1 });
+      found.push({ ...line, seq: at + 1 });
     }
     if (!isForward) found.reverse();
     return { lines: found, next: isForward ? at : this.#seq };

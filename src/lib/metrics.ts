@@ -69,6 +69,12 @@ export class Metrics {
     labelNames: ["reason"],
     registers: [this.registry],
   });
+  readonly deliveries = new Counter({
+    name: "warren_deliveries_total",
+    help: "Posts to receivers, by outcome: delivered, postponed (not taken, to be tried again), failed (given up)",
+    labelNames: ["outcome"],
+    registers: [this.registry],
+  });
   readonly dispatchLag = new Histogram({
     name: "warren_dispatch_lag_seconds",
     help: "Time from when a URL might have been dispatched to when it was",

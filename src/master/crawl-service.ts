@@ -4,7 +4,9 @@ import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
 import { type CrawlRequest, crawlRequest, spiderOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
+import { withoutWebhookSecrets } from "../crawl/item-options.js";
 import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
+import { asRun } from "../crawl/run.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
@@ -14,7 +16,7 @@ import { messageOf } from "../lib/errors.js";
 import type { FieldError } from "../lib/field-errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";
-import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
+import { ConflictError, type CrawlOrigin, type CrawlRecord, type Store } from "../store/index.js";
 import {
   parseAddUrlsRequest,
   parseCrawlChanges,
@@ -90,21 +92,29 @@ export class CrawlService {
 
   /**
    * Starts a crawl. With an idempotency key, the same request again returns the same crawl.
+   * @param origin the tick of a schedule that it is made for
    * @throws RequestError `invalid`, naming members; KeyReusedError
    */
   async create(
     input: unknown,
     idempotencyKey?: string,
+    origin?: CrawlOrigin,
   ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
     const { spec, request } = await this.#specOf(input);
     const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
       ...(idempotencyKey === undefined
         ? {}
         : { idempotency: { key: idempotencyKey, digest: digestOf(input, request) } }),
+      ...(origin !== undefined && { origin }),
     });
     // Not new, and without seeds: who created it did not live to add them.
     if (!isNew && crawl.additions > 0) return { crawl: viewOf(crawl), isNew };
     return { crawl: viewOf(await this.#seed(crawl)), isNew };
+  }
+
+  /** Looks at what `create` would be given, and makes nothing. @throws RequestError `invalid`, naming members */
+  async check(input: unknown): Promise<void> {
+    await this.#specOf(input);
   }
 
   /** @throws RequestError `not-found` */
@@ -406,8 +416,8 @@ export class CrawlService {
       );
     }
     const pinned = spider.sha256 !== undefined && { spiderVersion: spider.version };
-    const runs = spider.runs && { runs: true as const };
-    return { spec: { ...request, seeds: urls, ...pinned, ...runs }, request };
+    const spec = { ...request, seeds: urls, ...pinned };
+    return { spec: spider.runs ? asRun(spec) : spec, request };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
@@ -466,11 +476,13 @@ export function viewOf(record: CrawlRecord): CrawlView {
     finishedAt,
     finishReason,
     fetch,
+    items,
     ...rest
   } = record;
   return {
     ...rest,
     ...(fetch !== undefined && { fetch: withoutSecrets(fetch) }),
+    ...(items !== undefined && { items: withoutWebhookSecrets(items) }),
     name: name ?? null,
     nodes: nodes ?? ANY_NODE,
     createdAt: new Date(createdAt).toISOString(),

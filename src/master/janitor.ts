@@ -12,9 +12,21 @@ export type JanitorOptions = {
   readonly everyMs: number;
   /** How often it looks for stored bytes that nothing refers to, in milliseconds. @default 600_000 */
   readonly contentsEveryMs: number;
+  /** How often it looks for logs of crawls that have grown too long, in milliseconds. @default 30_000 */
+  readonly logsEveryMs: number;
+  /** How often it looks for items and files that have expired, in milliseconds. @default 10_000 */
+  readonly expiredEveryMs: number;
+  /** What one crawl's log may take, in bytes. @default 256 MiB */
+  readonly crawlLogMaxBytes: number;
 };
 
-const DEFAULTS: JanitorOptions = { everyMs: 5_000, contentsEveryMs: 600_000 };
+const DEFAULTS: JanitorOptions = {
+  everyMs: 5_000,
+  contentsEveryMs: 600_000,
+  logsEveryMs: 30_000,
+  expiredEveryMs: 10_000,
+  crawlLogMaxBytes: 256 * 1_048_576,
+};
 
 /** Age from which something half done is taken to be abandoned, in milliseconds. */
 const ABANDONED_MS = 10_000;
@@ -31,8 +43,9 @@ export type JanitorParts = {
 };
 
 /**
- * Finishes what someone did not live to finish: replies whose URLs have ended, crawls without their seeds, runs of lost nodes,
- * stored bytes that nothing refers to. Every master has one; what two of them find at once is done once.
+ * Finishes what someone did not live to finish: replies whose URLs have ended, crawls without their seeds, runs of
+ * lost nodes, stored bytes that nothing refers to; and removes what is too old, or too long. Every master has one; what two of
+ * them find at once is done once.
  */
 export class Janitor implements Service {
   readonly name = "janitor";
@@ -47,7 +60,7 @@ export class Janitor implements Service {
 
   async start(): Promise<void> {
     const { clock } = this.#parts;
-    const { everyMs, contentsEveryMs } = this.#options;
+    const { everyMs, contentsEveryMs, logsEveryMs, expiredEveryMs, crawlLogMaxBytes } = this.#options;
     this.#loops = [
       new Loop(everyMs, clock, () => this.#attempt("replies", () => this.#sendOverdueReplies())),
       new Loop(everyMs, clock, () =>
@@ -57,6 +70,10 @@ export class Janitor implements Service {
       new Loop(contentsEveryMs, clock, () =>
         this.#attempt("dead letters", () => this.#parts.store.deadLetters.trim()),
       ),
+      new Loop(logsEveryMs, clock, () =>
+        this.#attempt("logs", () => this.#parts.store.crawlLogs.trim(crawlLogMaxBytes)),
+      ),
+      new Loop(expiredEveryMs, clock, () => this.#attempt("expired items", () => this.#removeExpired())),
       new Loop(contentsEveryMs, clock, () =>
         this.#attempt("contents", () => this.#parts.store.contents.sweep()),
       ),
@@ -87,6 +104,14 @@ export class Janitor implements Service {
       bus.events.publish("run.ended", [
         { type: "run.ended", at, crawl, data: { run: id, state, ...(error !== undefined && { error }) } },
       ]);
+    }
+  }
+
+  async #removeExpired(): Promise<void> {
+    const { store, clock } = this.#parts;
+    const removed = await store.retention.removeExpired(clock.now());
+    for (const [crawl, { items, files }] of removed) {
+      store.crawls.count(crawl, { items: -items, files: -files });
     }
   }
 

@@ -123,7 +123,10 @@ export class SpiderCatalog {
     // Who asks for its seeds need not wait for its first crawl; what fails now is tried again then.
     this.#describer.described(version).catch((error: unknown) => {
       const { name, version: number } = version;
-      this.#parts.logger.debug({ spider: name, version: number, error: messageOf(error) }, "not described yet");
+      this.#parts.logger.debug(
+        { spider: name, version: number, error: messageOf(error) },
+        "not described yet",
+      );
     });
     return version;
   }

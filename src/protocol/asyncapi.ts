@@ -133,6 +133,14 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         messages: messageRefs(events),
         bindings: { amqp: exchangeBinding(names.events(), "topic") },
       },
+      items: {
+        address: names.items(),
+        title: "Items",
+        description:
+          "Of crawls that publish them. Bind a queue of your own; routing keys are `<crawl>.<spider>`. At least once.",
+        messages: { item: messageRef("item") },
+        bindings: { amqp: exchangeBinding(names.items(), "topic") },
+      },
       deadLetters: {
         address: names.dead(),
         title: "Dead letters",
@@ -179,6 +187,12 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
         channel: { $ref: "#/channels/events" },
         summary: "Tells what has happened; nothing depends on whether anyone listens.",
         messages: Object.keys(events).map((key) => inChannel("events", key)),
+      },
+      sendItems: {
+        action: "send",
+        channel: { $ref: "#/channels/items" },
+        summary: "Publishes what spiders extracted, until the broker has taken it.",
+        messages: [inChannel("items", "item")],
       },
       sendDeadLetters: {
         action: "send",
@@ -262,6 +276,28 @@ export function asyncApiDocument({ namespace, version }: AsyncApiOptions): Json 
           },
         },
         ...events,
+        item: {
+          name: "item",
+          title: "What a spider extracted",
+          summary:
+            "`messageId` is its id, with `.<revision>` behind it if it has one; `type` is `item.added` or `item.changed`.",
+          payload: {
+            type: "object",
+            required: ["id", "crawl", "url", "at", "spider", "version", "node", "data"],
+            properties: {
+              id: ANY_TEXT,
+              crawl: ANY_TEXT,
+              url: ANY_TEXT,
+              at: { type: "string", format: "date-time" },
+              spider: ANY_TEXT,
+              version: ANY_TEXT,
+              node: { ...ANY_TEXT, description: "The node that extracted it." },
+              data: { type: "object", description: "Empty when `isWithoutData` is true." },
+              revision: { type: "integer", minimum: 1, description: "Of one with a key." },
+              isWithoutData: { const: true, description: "It is too large for a message." },
+            },
+          },
+        },
         deadLetter: {
           name: "deadLetter",
           title: "A message that was given up",

@@ -22,7 +22,7 @@ export type SyncState = (typeof SYNC_STATES)[number];
 
 /** A line of a node's log; what it says besides depends on who wrote it. */
 const logLine = z.looseObject({
-  /** Counts the lines of this process, from 1. */
+  /** Counts the lines of this process; of crawls' logs, those of the node. From 1. */
   seq: z.int(),
   level: z.string(),
   time: z.string(),
@@ -90,8 +90,10 @@ export const NODE_CALLS = {
     isRepeatable: true,
   },
   "get-log": {
-    summary: "Gives the newest lines of the node's log, or those after a line, oldest first.",
+    summary:
+      "Gives the newest lines of the node's log, or of what it has of a crawl's log, or those after a line, oldest first; fewer than asked for when they are long.",
     args: z.object({
+      /** Its log, not the node's. */
       crawl: crawlId.exactOptional(),
       lines: z
         .int("must be a whole number")

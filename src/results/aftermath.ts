@@ -46,7 +46,12 @@ export class Aftermath {
 type Counts = { -readonly [Name in keyof CrawlCounts]: number };
 
 /** What a group changes in the live counts, by crawl. */
-function countsOf({ members, applied, links }: CommittedGroup<unknown>): Map<string, Counts> {
+function countsOf({
+  members,
+  applied,
+  links,
+  knownItems = new Map(),
+}: CommittedGroup<unknown>): Map<string, Counts> {
   const counts = new Map<string, Counts>();
   const of = (crawl: string): Counts => {
     let known = counts.get(crawl);
@@ -67,5 +72,6 @@ function countsOf({ members, applied, links }: CommittedGroup<unknown>): Map<str
     delta.files += result.files.length;
     for (const page of result.pages) delta.bytes += page.bytes;
   }
+  for (const [crawl, known] of knownItems) if (known > 0) of(crawl).items -= known;
   return counts;
 }

@@ -1,6 +1,6 @@
 import { type HostStates, mergeHostNotes } from "../crawl/dispatch/host-state.js";
 import type { AddResult, Frontier, NewUrl } from "../crawl/frontier.js";
-import type { ResultSink } from "../crawl/records.js";
+import type { ResultSink, StoredResults } from "../crawl/records.js";
 import type { TaskResult } from "../crawl/task-result.js";
 import type { Clock, StopTimer } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
@@ -20,6 +20,10 @@ const DEFAULTS: CommitterOptions = { groupSize: 200, gatherMs: 40, groupsAtOnce:
 const GATHER_MS_PER_EXPECTED = 1;
 
 const NOTHING_ADDED: AddResult = { queued: [], skipped: 0, known: 0 };
+const NOTHING_STORED: StoredResults = {};
+
+/** What of a group is stored already, should the rest of it have to be tried again. */
+type Progress = { links?: AddResult; stored?: StoredResults };
 
 /** A result, with whatever its giver wants back when it is stored. */
 export type Commitment<Context> = { readonly result: TaskResult; readonly context: Context };
@@ -29,6 +33,8 @@ export type CommittedGroup<Context> = {
   /** Ids of URLs whose ending was applied; the others' dispatch was no longer the current one. */
   readonly applied: ReadonlySet<string>;
   readonly links: AddResult;
+  /** Items, by crawl, whose keys were known: no more items than before. */
+  readonly knownItems?: ReadonlyMap<string, number>;
 };
 
 export type CommitterDeps<Context> = {
@@ -127,7 +133,7 @@ export class Committer<Context> {
 
   async #commit(members: readonly Commitment<Context>[]): Promise<void> {
     const { logger, clock, onCommitted } = this.#deps;
-    const progress: { links?: AddResult } = {};
+    const progress: Progress = {};
     for (let failures = 0; ; failures += 1) {
       try {
         const group = await this.#store(members, progress);
@@ -151,8 +157,8 @@ export class Committer<Context> {
 
   async #store(
     members: readonly Commitment<Context>[],
-    progress: { links?: AddResult },
-  ): Promise<{ applied: ReadonlySet<string>; links: AddResult }> {
+    progress: Progress,
+  ): Promise<Omit<CommittedGroup<Context>, "members">> {
     const { frontier, results, hosts } = this.#deps;
     const pages = members.flatMap(({ result }) => result.pages);
     const items = members.flatMap(({ result }) => result.items);
@@ -160,26 +166,29 @@ export class Committer<Context> {
     const files = members.flatMap(({ result }) => result.files);
     const archive = members.flatMap(({ result }) => result.archive ?? []);
     const newLinks = mergeLinks(members);
-    const [links] = await Promise.all([
+    const [links, stored] = await Promise.all([
       // Kept over failures: a second time they would all be known, and no dispatcher would hear of them.
       progress.links ?? (newLinks.length > 0 ? frontier.add(newLinks) : NOTHING_ADDED),
-      pages.length + items.length + invalidItems.length + files.length + archive.length > 0
-        ? results.store({
-            pages,
-            items,
-            files,
-            ...(invalidItems.length > 0 && { invalidItems }),
-            ...(archive.length > 0 && { archive }),
-          })
-        : undefined,
+      progress.stored ??
+        (pages.length + items.length + invalidItems.length + files.length + archive.length > 0
+          ? results.store({
+              pages,
+              items,
+              files,
+              ...(invalidItems.length > 0 && { invalidItems }),
+              ...(archive.length > 0 && { archive }),
+            })
+          : NOTHING_STORED),
     ]);
     progress.links = links;
+    progress.stored = stored;
     const hostNotes = mergeHostNotes(members.flatMap(({ result }) => result.hostState ?? []));
     // Before the frontier has them as ended: a dispatcher that takes the hosts over in between finds them in flight,
     // and one that finds them ended also finds when.
     if (hostNotes.length > 0) await hosts.note(hostNotes);
     const applied = await frontier.commit(members.map(({ result }) => result.ending));
-    return { applied, links };
+    const { knownItems } = stored;
+    return { applied, links, ...(knownItems !== undefined && { knownItems }) };
   }
 }
 

@@ -41,6 +41,19 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       unique: true,
       partialFilterExpression: { "idempotency.key": { $exists: true } },
     },
+    // Ends that nobody has acted on yet.
+    { name: "ended", key: { "ends.at": 1 }, partialFilterExpression: { "ends.at": { $gt: 0 } } },
+  ],
+  schedules: [
+    { name: "next", key: { nextAt: 1 }, partialFilterExpression: { nextAt: { $gt: 0 } } },
+    { name: "oldest", key: { createdAt: 1, _id: 1 } },
+    { name: "starting", key: { starting: 1 }, partialFilterExpression: { starting: { $gt: "" } } },
+  ],
+  ticks: [
+    { name: "newest-of-schedule", key: { schedule: 1, at: -1, _id: -1 } },
+    { name: "open", key: { schedule: 1, at: 1 }, partialFilterExpression: { open: true } },
+    { name: "untold", key: { untold: 1 }, partialFilterExpression: { untold: true } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   deadLetters: [
     { name: "newest", key: { at: -1, _id: -1 } },
@@ -49,6 +62,35 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "by-digest", key: { digest: 1, at: -1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
+  deliveries: [
+    {
+      // What waits for a target, in order; and when the first of it is due.
+      name: "waiting",
+      key: { lane: 1, order: 1, _id: 1 },
+      partialFilterExpression: { state: "waiting" },
+    },
+    {
+      name: "next",
+      key: { lane: 1, nextAt: 1 },
+      partialFilterExpression: { state: "waiting" },
+    },
+    { name: "newest", key: { order: -1, _id: -1 } },
+    { name: "by-state", key: { state: 1, order: -1, _id: -1 } },
+    { name: "by-crawl", key: { crawl: 1, order: -1, _id: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
+  deliveryLanes: [{ name: "due", key: { dueAt: 1 } }],
+  crawlLogs: [
+    // Warnings and worse, without reading the lines between them.
+    {
+      name: "severe",
+      key: { _id: 1, level: 1 },
+      partialFilterExpression: { level: { $gte: 40 } },
+    },
+    { name: "by-node", key: { nodes: 1, _id: 1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  ],
+  crawlLogHeads: [{ name: "by-bytes", key: { bytes: 1 } }],
   "contents.files": [
     {
       name: "by-sha256",
@@ -69,7 +111,34 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
     { name: "newest", key: { spider: 1, version: -1 } },
     { name: "by-content", key: { "files.contentId": 1 } },
   ],
-  files: [{ name: "by-content", key: { contentId: 1 } }],
+  items: [
+    {
+      // What others are still to be told of, of a crawl, oldest first.
+      name: "to-tell",
+      key: { crawl: 1, tellFrom: 1 },
+      partialFilterExpression: { tellFrom: { $exists: true } },
+    },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
+  itemVersions: [
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
+  files: [
+    { name: "by-content", key: { contentId: 1 } },
+    {
+      name: "expiry",
+      key: { expiresAt: 1 },
+      partialFilterExpression: { expiresAt: { $exists: true } },
+    },
+  ],
   // Pages of a crawl whose text may be like another's.
   likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],
   crawlState: [{ name: "by-crawl", key: { crawl: 1 } }],
@@ -91,6 +160,12 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
   notifications: [
     { name: "newest-first", key: { at: -1, _id: -1 } },
     { name: "expiry", key: { at: 1 }, expireAfterSeconds: 30 * 86_400 },
+  ],
+  notificationRules: [{ name: "about", key: { on: 1 } }],
+  mails: [
+    { name: "due", key: { nextAt: 1 }, partialFilterExpression: { state: "waiting" } },
+    { name: "newest", key: { at: -1, _id: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   robots: [{ name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 }],
 };

@@ -1,4 +1,4 @@
-import type { FileRecord, ResultSink } from "../crawl/records.js";
+import type { FileRecord, ResultSink, StoredResults } from "../crawl/records.js";
 import type { Archive } from "./archive.js";
 import type { MongoFileStore } from "./file-store.js";
 import type { Files } from "./files.js";
@@ -23,11 +23,12 @@ export class MongoResultSink implements ResultSink {
     this.#parts = parts;
   }
 
-  async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
+  async store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
     const { pages, items, invalidItems, files, archive } = this.#parts;
     const storing: Promise<unknown>[] = [];
     if (results.pages.length > 0) storing.push(pages.store(results.pages));
-    if (results.items.length > 0) storing.push(items.store(results.items));
+    const itemsStored = results.items.length > 0 ? items.store(results.items) : undefined;
+    if (itemsStored !== undefined) storing.push(itemsStored);
     if (results.invalidItems !== undefined) storing.push(invalidItems.store(results.invalidItems));
     if (results.files.length > 0) {
       const unused = files.store(results.files);
@@ -35,6 +36,8 @@ export class MongoResultSink implements ResultSink {
     }
     if (results.archive !== undefined) storing.push(archive.store(results.archive));
     await Promise.all(storing);
+    const knownItems = await itemsStored;
+    return knownItems === undefined ? {} : { knownItems };
   }
 
   /** Removes the items whose ids begin so, valid or not. */

@@ -6,30 +6,45 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
+import {
+  type CrawlLogDocument,
+  type CrawlLogHeadDocument,
+  CrawlLogs,
+  type CrawlLogsOptions,
+} from "./crawl-logs.js";
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
+import { Deliveries, type DeliveriesOptions, type DeliveryDocument } from "./deliveries.js";
+import { type DeliveryLaneDocument, DeliveryLanes, type WaitingDocument } from "./delivery-lanes.js";
+import { Duties, type DutyDocument } from "./duties.js";
 import { StoreUnavailableError } from "./errors.js";
 import { MongoFileStore } from "./file-store.js";
 import { type FileDocument, Files } from "./files.js";
 import { type HostDocument, MongoHostStates } from "./host-states.js";
 import { ensureIndexes } from "./indexes.js";
 import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
-import { type ItemDocument, Items } from "./items.js";
+import { ItemTellings } from "./item-tellings.js";
+import { type ItemDocument, Items, type ItemVersionDocument } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
+import { type MailDocument, Mails } from "./mails.js";
 import { MongoFrontier } from "./mongo-frontier.js";
 import { MongoResultSink } from "./mongo-result-sink.js";
 import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
 import { type NodeDocument, Nodes } from "./nodes.js";
+import { NotificationRules, type RuleDocument } from "./notification-rules.js";
 import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
 import { Replies, type ReplyDocument } from "./replies.js";
+import { Retention } from "./retention.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { type RunDocument, Runs } from "./runs.js";
+import { type ScheduleDocument, Schedules } from "./schedules.js";
 import { ServerClock } from "./server-clock.js";
 import { type SpiderVersionDocument, SpiderVersions } from "./spider-versions.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
+import { type TickDocument, Ticks } from "./ticks.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
 import { UrlRounds } from "./url-rounds.js";
@@ -49,8 +64,15 @@ export type StoreOptions = {
   readonly retryForMs: number;
   /** How long one operation waits for a primary, in milliseconds. @default 10_000 */
   readonly serverSelectionMs: number;
+  /** How long ticks of schedules are kept once they have ended, in milliseconds. @default 30 days */
+  readonly ticksKeptForMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
+  readonly deliveries?: Partial<DeliveriesOptions>;
+  /** Items of one crawl that are not as they should be and are kept aside, about; others are counted. @default 10_000 */
+  readonly invalidItemsKept: number;
+  /** How long lines of crawls' logs are kept. */
+  readonly crawlLogs?: Partial<CrawlLogsOptions>;
 };
 
 export const STORE_DEFAULTS = {
@@ -60,6 +82,8 @@ export const STORE_DEFAULTS = {
   maxConnections: 32,
   retryForMs: 20_000,
   serverSelectionMs: 10_000,
+  ticksKeptForMs: 30 * 86_400_000,
+  invalidItemsKept: 10_000,
 } satisfies Omit<StoreOptions, "uri">;
 
 export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
@@ -83,6 +107,8 @@ export class Store implements Service {
   readonly rounds: UrlRounds;
   readonly pages: Pages;
   readonly items: Items;
+  readonly itemTellings: ItemTellings;
+  readonly retention: Retention;
   readonly invalidItems: InvalidItems;
   readonly files: Files;
   readonly contents: MongoFileStore & FileStore;
@@ -96,9 +122,17 @@ export class Store implements Service {
   readonly nodes: Nodes;
   readonly leases: Leases;
   readonly notifications: Notifications;
+  readonly notificationRules: NotificationRules;
+  readonly mails: Mails;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
+  readonly deliveries: Deliveries;
+  readonly deliveryLanes: DeliveryLanes;
+  readonly duties: Duties;
+  readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
+  readonly schedules: Schedules;
+  readonly ticks: Ticks;
   /** The code of spiders, version by version. */
   readonly versions: SpiderVersions;
   /** The files of that code. */
@@ -132,6 +166,7 @@ export class Store implements Service {
     const urls = db.collection<UrlDocument>("urls");
     const pages = db.collection<PageDocument>("pages");
     const items = db.collection<ItemDocument>("items");
+    const versions = db.collection<ItemVersionDocument>("itemVersions");
     const invalidItems = db.collection<InvalidItemDocument>("invalidItems");
     const files = db.collection<FileDocument>("files");
     this.rounds = new UrlRounds({ urls, retrier, clock }, { shardCount: options.shardCount });
@@ -144,6 +179,7 @@ export class Store implements Service {
       runs: this.runs,
       pages,
       items,
+      versions,
       invalidItems,
       files,
       archive: db.collection<ArchiveDocument>("archive"),
@@ -153,8 +189,9 @@ export class Store implements Service {
     this.frontier = new MongoFrontier({ urls, retrier, clock }, { shardCount: options.shardCount });
     this.urls = new UrlList(urls, { shardCount: options.shardCount });
     this.pages = new Pages(pages, retrier);
-    this.items = new Items(items, retrier);
-    this.invalidItems = new InvalidItems(invalidItems, retrier);
+    this.items = new Items({ items, versions, retrier });
+    this.itemTellings = new ItemTellings(items, retrier);
+    this.invalidItems = new InvalidItems(invalidItems, retrier, options.invalidItemsKept);
     this.files = new Files(files, retrier);
     this.contents = new MongoFileStore({ db, references: this.files, clock, bucket: "contents" });
     const archive = db.collection<ArchiveDocument>("archive");
@@ -187,11 +224,55 @@ export class Store implements Service {
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
     this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
+    this.notificationRules = new NotificationRules(db.collection<RuleDocument>("notificationRules"), retrier);
+    this.mails = new Mails(db.collection<MailDocument>("mails"), retrier);
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
     );
+    this.retention = new Retention({
+      items,
+      versions,
+      files,
+      discardContent: (contentId) => this.contents.discard(contentId),
+    });
+    this.deliveryLanes = new DeliveryLanes({
+      lanes: db.collection<DeliveryLaneDocument>("deliveryLanes"),
+      waiting: db.collection<WaitingDocument>("deliveries"),
+      clock,
+    });
+    this.deliveries = new Deliveries(
+      {
+        deliveries: db.collection<DeliveryDocument>("deliveries"),
+        lanes: this.deliveryLanes,
+        retrier,
+        clock,
+      },
+      options.deliveries,
+    );
+    this.duties = new Duties(
+      { duties: db.collection<DutyDocument>("duties"), clock },
+      { ttlMs: options.leaseTtlMs },
+    );
+    this.crawlLogs = new CrawlLogs(
+      {
+        lines: db.collection<CrawlLogDocument>("crawlLogs"),
+        heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
+        crawls: db.collection<CrawlDocument>("crawls"),
+        retrier,
+      },
+      options.crawlLogs,
+    );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
+    this.ticks = new Ticks(db.collection<TickDocument>("ticks"), retrier, {
+      keptForMs: options.ticksKeptForMs,
+    });
+    this.schedules = new Schedules({
+      client: this.#client,
+      schedules: db.collection<ScheduleDocument>("schedules"),
+      ticks: this.ticks,
+      retrier,
+    });
     this.code = new MongoFileStore({
       db,
       references: { referredTo: (ids) => this.versions.referredTo(ids) },
@@ -263,7 +344,9 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
+    await this.deliveries.drop(crawl);
     await this.runs.drop(crawl);
+    await this.crawlLogs.purge(crawl);
   }
 
   /** Removes the whole database: for tests and benchmarks. */

@@ -1,4 +1,6 @@
 import { Bus, type SecurityOptions, type TopologyOptions } from "../bus/index.js";
+import type { Crawl } from "../crawl/crawl.js";
+import type { CrawlLogContext } from "../crawl/crawl-log.js";
 import { Engine } from "../crawl/engine.js";
 import { Fetcher, type FetcherOptions } from "../crawl/fetch/fetcher.js";
 import type { TaskLimits } from "../crawl/limits.js";
@@ -6,16 +8,25 @@ import type { Documents } from "../crawl/pages/documents.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
 import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
+import type { Spider } from "../crawl/spider.js";
 import { type Clock, systemClock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { Logger } from "../lib/logger.js";
 import type { Metrics } from "../lib/metrics.js";
 import type { Service } from "../lib/service.js";
+import { traceFields } from "../lib/trace-context.js";
 import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
-import { type DeadLettersOptions, Store } from "../store/index.js";
+import { type CrawlLogsOptions, type DeadLettersOptions, Store } from "../store/index.js";
 import { NodeCode, type NodeCodeOptions } from "./code/node-code.js";
+import {
+  CrawlLog,
+  type CrawlLogOptions,
+  LogShipper,
+  logSpiderFaults,
+  WorkerLines,
+} from "./crawl-log/index.js";
 import { CrawlView } from "./crawl-view.js";
 import { ExternalTasks } from "./external-tasks.js";
 import { LogEvents } from "./log-events.js";
@@ -50,6 +61,11 @@ export type ClusterWorkerOptions = {
   readonly shutdownTimeoutMs: number;
   readonly topology: TopologyOptions;
   readonly deadLetters: DeadLettersOptions;
+  /** Items of one crawl that are kept though they are not as they should be. */
+  readonly invalidItemsKept: number;
+  /** How long lines of crawls' logs are kept in the database; and how they are kept here. */
+  readonly crawlLogs: CrawlLogsOptions;
+  readonly crawlLog: Omit<CrawlLogOptions, "node">;
   /** Workers that a URL may end before it is set aside. */
   readonly maxCrashes: number;
   /** Where spiders' code is kept, how much of it, and how what it needs is installed. */
@@ -88,6 +104,9 @@ export class ClusterWorker implements Service {
   readonly #committer: Committer<TaskContext>;
   readonly #events: TaskEvents;
   readonly #logEvents: LogEvents;
+  readonly #crawlLog: CrawlLog;
+  readonly #logShipper: LogShipper;
+  readonly #workerLines: WorkerLines;
   readonly #replies: Replies;
   readonly #aftermath: Aftermath;
   readonly #refusals: Refusals;
@@ -106,7 +125,11 @@ export class ClusterWorker implements Service {
     const { logger, metrics } = deps;
     const { nodeId, namespace, version, userAgent } = options;
     this.#store = new Store(
-      { uri: options.mongodbUri, namespace, deadLetters: options.deadLetters },
+      {
+        ...{ uri: options.mongodbUri, namespace },
+        invalidItemsKept: options.invalidItemsKept,
+        ...{ deadLetters: options.deadLetters, crawlLogs: options.crawlLogs },
+      },
       { logger },
     );
     // Instants that masters and workers compare are read off one clock: the database server's.
@@ -122,6 +145,13 @@ export class ClusterWorker implements Service {
       },
       { logger, clock, metrics, tables: CALLS, archive: this.#store.deadLetters },
     );
+    this.#crawlLog = new CrawlLog(
+      { ...options.crawlLog, node: nodeId },
+      { epoch: () => this.#identity.epoch, clock, logger },
+    );
+    const shipping = { log: this.#crawlLog, store: this.#store.crawlLogs, clock, logger };
+    this.#logShipper = new LogShipper({ node: nodeId }, shipping);
+    this.#workerLines = new WorkerLines({ ring: deps.log, log: this.#crawlLog });
     this.#fetcher = new Fetcher(options.fetcher);
     this.#browser = new Browser(options.rendering.browser, { clock, logger });
     const rendering = { browser: this.#browser, clock };
@@ -155,9 +185,15 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
+        pageLog: (task, crawl, spider) => {
+          const logger = this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), url: task.url });
+          return task.request?.trace === undefined ? logger : logger.child(traceFields(task.request.trace));
+        },
+        hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
-        whenAwake: () => this.#stalls.whenAwake(),
+        // A crawl that logs faster than that can be shipped goes on more slowly.
+        whenAwake: () => this.#stalls.whenAwake() ?? this.#crawlLog.whenWritable(),
         node: nodeId,
       },
       options.limits,
@@ -240,7 +276,7 @@ export class ClusterWorker implements Service {
         events: this.#bus.events,
         taskEvents: this.#events,
         mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
-        logOf: (crawl, run) => logger.child({ crawl, run }),
+        logOf: (crawl, spider, run) => this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), run }),
         clock,
         logger,
       },
@@ -283,6 +319,9 @@ export class ClusterWorker implements Service {
     // Before anything is taken or served: whoever goes by this id already must not notice us.
     await Promise.all([this.#store.start(), this.#bus.start().then(() => this.#identity.start())]);
     this.#identity.beginEpoch();
+    await this.#crawlLog.start();
+    await this.#logShipper.start();
+    this.#workerLines.begin();
     await this.#crawls.start();
     await this.#configuration.restore();
     await this.#code.start();
@@ -297,6 +336,7 @@ export class ClusterWorker implements Service {
       configuration: this.#configuration,
       spiders: this.#code,
       log: this.#deps.log,
+      crawlLog: this.#crawlLog,
       clock: this.#clock,
       shutdown: () => shutdown(),
       onChange: () => this.#presence.beatNow(),
@@ -325,6 +365,9 @@ export class ClusterWorker implements Service {
     await this.#presence.stop();
     this.#events.flush();
     this.#logEvents.end();
+    this.#workerLines.end();
+    await this.#logShipper.stop();
+    await this.#crawlLog.stop();
     await this.#stopServing?.();
     await this.#crawls.stop();
     await this.#identity.stop();
@@ -345,6 +388,7 @@ export class ClusterWorker implements Service {
     const deliveries = group.members.map(({ context }) => context.delivery);
     this.#bus.tasks.settle(deliveries, { kind: "ack" });
     this.#loop.settled(deliveries);
+    logSpiderFaults(this.#crawlLog, group);
     await this.#aftermath.follow(group);
     // Taken for lost, and given to someone else: but this worker lives.
     await this.#store.frontier.vouch(
@@ -353,4 +397,9 @@ export class ClusterWorker implements Service {
       ),
     );
   }
+}
+
+/** What the lines of a spider are about. */
+function aboutOf({ id }: Crawl, { name, version }: Spider): CrawlLogContext {
+  return { crawl: id, spider: name, ...(version !== undefined && { version }) };
 }

@@ -17,6 +17,7 @@ export class LogEvents {
   #second = 0;
   #told = 0;
   #dropped = 0;
+  #unfollow: () => void = () => {};
 
   constructor(parts: {
     readonly log: LogRing;
@@ -31,11 +32,11 @@ export class LogEvents {
   }
 
   begin(): void {
-    this.#log.follow((line) => this.#tell(line));
+    this.#unfollow = this.#log.follow((line) => this.#tell(line));
   }
 
   end(): void {
-    this.#log.follow(undefined);
+    this.#unfollow();
   }
 
   #tell(line: string): void {

@@ -6,6 +6,7 @@ import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { NodeCalls } from "../protocol/index.js";
 import { type SyncableSpiders, syncSpider } from "./code/sync-spider.js";
+import type { CrawlLog } from "./crawl-log/index.js";
 import type { NodeConfiguration } from "./node-configuration.js";
 import { Profiler } from "./profiler.js";
 import type { Stopped, TaskLoop } from "./task-loop.js";
@@ -23,6 +24,8 @@ export type NodeCommandsDeps = {
   readonly spiders: SyncableSpiders;
   /** What this process has logged of late. */
   readonly log: LogRing;
+  /** What was logged here about crawls. */
+  readonly crawlLog: Pick<CrawlLog, "read">;
   readonly clock: Clock;
   /** Ends the process in the orderly way. */
   readonly shutdown: () => void;
@@ -68,7 +71,16 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
 
     "get-config": async () => config(),
 
-    "get-log": async (args) => {
+    "get-log": async ({ crawl, ...args }) => {
+      if (crawl !== undefined) {
+        const page = await deps.crawlLog.read({ crawl, ...args });
+        const lines = page.lines.map(({ at, message, ...line }) => ({
+          ...line,
+          time: new Date(at).toISOString(),
+          msg: message,
+        }));
+        return { lines, next: page.next };
+      }
       const { lines, next } = deps.log.read(args);
       return { lines: lines.map((line) => ({ level: "", time: "", ...line })), next };
     },

@@ -3,6 +3,7 @@ import { parse as parseYaml } from "yaml";
 import type { ZodError } from "zod";
 import type { Crawl } from "../crawl/crawl.js";
 import { crawlRequest, spiderOf } from "../crawl/crawl-request.js";
+import { asRun, isRunnable } from "../crawl/run.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
@@ -34,16 +35,17 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
   const { nodes: _nodes, ...spec } = parsed.data;
   if (spider === undefined) throw new ConfigError(`--config spider: there is no spider "${spec.spider}"`);
   const seeds = spec.seeds.length > 0 ? spec.seeds : (spider.seeds ?? []);
-  if (seeds.length === 0) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
+  const runs = isRunnable(spider);
+  if (seeds.length === 0 && !runs) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
   for (const seed of seeds) {
     if (canonicalUrl(seed) !== undefined) continue;
     const origin =
       over.seeds !== undefined ? "--seed" : spec.seeds.length > 0 ? "--config seeds:" : "--spider: its seed";
     throw new ConfigError(`${origin} must be an absolute http(s) URL, not "${withoutPassword(seed)}"`);
   }
+  const whole = { ...spec, seeds };
   return {
-    ...spec,
-    seeds,
+    ...(runs ? asRun(whole) : whole),
     id: "standalone",
     status: "running",
     generation: 1,

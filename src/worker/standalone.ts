@@ -6,7 +6,7 @@ import path from "node:path";
 import type { Writable } from "node:stream";
 import { LRUCache } from "lru-cache";
 import { MemoryContentIndex } from "../crawl/content-index.js";
-import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
+import { type Crawl, type CrawlCounts, type FinishReason, NO_COUNTS } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatch/dispatcher.js";
 import { Engine } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetch/fetcher.js";
@@ -15,11 +15,19 @@ import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryCrawlStates } from "../crawl/memory-crawl-state.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { Documents } from "../crawl/pages/documents.js";
-import type { FileStore, ResultSink, RobotsRecord, RobotsStore, StoredContent } from "../crawl/records.js";
+import type {
+  FileStore,
+  ResultSink,
+  RobotsRecord,
+  RobotsStore,
+  StoredContent,
+  StoredResults,
+} from "../crawl/records.js";
 import { Recrawler } from "../crawl/recrawler.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
 import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
+import { isRunnable } from "../crawl/run.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
@@ -29,6 +37,7 @@ import { ConfigError, messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Committer } from "../results/index.js";
+import { StandaloneRun } from "./standalone-run.js";
 import type { WarcFile } from "./warc-file.js";
 
 const SHARDS = 64;
@@ -80,6 +89,9 @@ export class Standalone implements Service {
   readonly #committer: Committer<Task>;
   readonly #stopping = new AbortController();
   readonly #waiting: Task[] = [];
+  readonly #states: MemoryCrawlStates;
+  #whole: StandaloneRun | undefined;
+  #isRunOver = false;
   readonly #totals = { items: 0, invalidItems: 0, files: 0, bytes: 0 };
   #active = 0;
   #pagesLeft: number;
@@ -99,6 +111,8 @@ export class Standalone implements Service {
       this.#fail = reject;
     });
     const hosts = new MemoryHostStates();
+    const states = new MemoryCrawlStates();
+    this.#states = states;
     const rendering = renderingOf(options, { fetcher, clock, logger });
     this.#browser = rendering?.browser;
     this.#engine = new Engine(
@@ -111,7 +125,7 @@ export class Standalone implements Service {
         files: new FolderFileStore(options.filesFolder),
         contents: new MemoryContentIndex(),
         spiders,
-        states: new MemoryCrawlStates(),
+        states,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#frontier,
         ...(rendering !== undefined && { renderer: rendering.renderer }),
@@ -152,7 +166,7 @@ export class Standalone implements Service {
         clock,
         logger,
         expected: () => 0,
-        onCommitted: async ({ members, links }) => {
+        onCommitted: async ({ members, links, knownItems }) => {
           const hostsAdded = new Set(links.queued.map((url) => url.host));
           if (hostsAdded.size > 0) this.#dispatcher.added(crawl.id, hostsAdded);
           for (const { result, context } of members) {
@@ -164,6 +178,7 @@ export class Standalone implements Service {
             this.#dispatcher.ended(result.end);
             this.#recrawler.ended(result.end);
           }
+          this.#totals.items -= knownItems?.get(crawl.id) ?? 0;
           if (this.#totals.bytes >= (crawl.limits.maxBytes ?? Number.POSITIVE_INFINITY))
             this.#cut("maxBytes");
         },
@@ -175,8 +190,9 @@ export class Standalone implements Service {
   /** @throws ConfigError when a seed is no http(s) URL */
   async start(): Promise<void> {
     const { crawl, concurrency } = this.#options;
+    if (crawl.runs === true) await this.#beginRun(crawl);
     const identity = new UrlIdentity(crawl);
-    const seeds = crawl.seeds.map((seed): NewUrl => {
+    const seeds = (crawl.runs === true ? [] : crawl.seeds).map((seed): NewUrl => {
       const url = canonicalUrl(seed);
       if (url === undefined) throw new ConfigError(`--seed must be an absolute http(s) URL, not "${seed}"`);
       return {
@@ -212,17 +228,50 @@ export class Standalone implements Service {
   }
 
   get counts(): CrawlCounts {
-    return { ...this.#frontier.counts, ...this.#totals };
+    const { items, invalidItems } = this.#whole?.counts ?? NO_COUNTS;
+    const totals = this.#totals;
+    return {
+      ...this.#frontier.counts,
+      ...totals,
+      items: totals.items + items,
+      invalidItems: totals.invalidItems + invalidItems,
+    };
+  }
+
+  /** The crawl is not over before its run is. */
+  async #beginRun(crawl: Crawl): Promise<void> {
+    const { spiders, items, clock, logger } = this.#deps;
+    const spider = await spiders.get(crawl.spider);
+    if (spider === undefined || !isRunnable(spider)) {
+      throw new ConfigError(`--spider: "${crawl.spider}" does not run as a whole`);
+    }
+    const run = new StandaloneRun(crawl, spider, {
+      frontier: this.#frontier,
+      items,
+      states: this.#states,
+      onAdded: (hosts) => this.#dispatcher.added(crawl.id, hosts),
+      clock,
+      logger,
+    });
+    this.#whole = run;
+    void run
+      .execute(this.#stopping.signal)
+      .then(() => {
+        this.#isRunOver = true;
+        this.#checkOver();
+      })
+      .catch((error: unknown) => this.#fail(error));
   }
 
   /** Where items go does not come back as a database does: a full disk or a closed pipe ends the crawl. */
-  async #store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
+  async #store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
     try {
-      await this.#deps.items.store(results);
+      const stored = await this.#deps.items.store(results);
       for (const { url, reasons, data } of results.invalidItems ?? []) {
         this.#deps.logger.warn({ url, reasons, data }, "an item is not as its spider says, and left out");
       }
       if (results.archive !== undefined) await this.#deps.archive?.store(results.archive);
+      return stored;
     } catch (error) {
       this.#committer.stop();
       this.#fail(error);
@@ -279,6 +328,7 @@ export class Standalone implements Service {
   }
 
   #checkOver(): void {
+    if (this.#whole !== undefined && !this.#isRunOver) return;
     const { queued, active } = this.counts;
     if (queued === 0 && active === 0 && this.#committer.size === 0) {
       if (this.#finishReason === "completed" && this.#frontier.nextVisits > 0) return;
@@ -300,6 +350,8 @@ function renderingOf({ rendering }: StandaloneOptions, deps: Omit<StandaloneDeps
 export class ItemWriter implements ResultSink {
   readonly #stream: Writable;
   readonly #target: string;
+  /** The name of the data that was written last of each key. */
+  readonly #written = new Map<string, string>();
 
   /** @param target a path, or `-` for standard output, which is not closed in the end */
   constructor(stream: Writable, target: string) {
@@ -321,12 +373,23 @@ export class ItemWriter implements ResultSink {
     return new ItemWriter(stream, target);
   }
 
-  /** Resolves when the items are written. @throws Error naming the target when they cannot be */
-  async store(results: Parameters<ResultSink["store"]>[0]): Promise<void> {
-    if (results.items.length === 0) return;
-    const lines = results.items.map((item) => {
-      const { at, ...rest } = item;
-      return `${JSON.stringify({ ...rest, at: new Date(at).toISOString() })}\n`;
+  /**
+   * Resolves when the items are written. Of those with keys, those whose data is other than what was last written of
+   * the same key, so that the last line of a key is its item.
+   * @throws Error naming the target when they cannot be
+   */
+  async store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
+    if (results.items.length === 0) return {};
+    const knownItems = new Map<string, number>();
+    const lines = results.items.flatMap((item) => {
+      const { at, keeping, id, ...rest } = item;
+      const { key, digest = "" } = keeping ?? {};
+      const written = key === undefined ? undefined : this.#written.get(key);
+      if (written !== undefined) knownItems.set(item.crawl, (knownItems.get(item.crawl) ?? 0) + 1);
+      if (written === digest) return [];
+      if (key !== undefined) this.#written.set(key, digest);
+      const shownId = key === undefined ? id : `${item.crawl}:k-${key}`;
+      return [`${JSON.stringify({ id: shownId, ...rest, at: new Date(at).toISOString() })}\n`];
     });
     await new Promise<void>((resolve, reject) => {
       this.#stream.write(lines.join(""), (error) => {
@@ -335,6 +398,7 @@ export class ItemWriter implements ResultSink {
         reject(new Error(`--output: cannot write items to ${where}: ${messageOf(error)}`, { cause: error }));
       });
     });
+    return { knownItems };
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,8 @@
+import { get } from "node:http";
+import { parquetReadObjects } from "hyparquet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { keptAs } from "../../src/crawl/item-keeping.js";
+import { itemOptions } from "../../src/crawl/item-options.js";
 import type { ItemRecord } from "../../src/crawl/records.js";
 import { type ApiMaster, startApiMaster } from "./api-master.js";
 
@@ -41,6 +45,21 @@ async function crawlWith(...data: Record<string, unknown>[]): Promise<string> {
   const { body } = await master.post("/api/v1/crawls", { seeds: ["http://few.test/"] });
   await master.store.items.store(data.map((one, n) => itemOf(body.id, n, one)));
   return body.id;
+}
+
+/** As HTTP sends it: `fetch` does not show what comes behind a body. */
+function withTrailers(path: string): Promise<{ text: string; trailers: NodeJS.Dict<string> }> {
+  return new Promise((resolve, reject) => {
+    get(master.url + path, (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (chunk: string) => {
+        text += chunk;
+      });
+      response.on("end", () => resolve({ text, trailers: response.trailers }));
+      response.on("error", reject);
+    }).on("error", reject);
+  });
 }
 
 async function textOf(
@@ -122,6 +141,110 @@ describe("items", () => {
         "",
       ].join("\n"),
     );
+  });
+
+  it("go on after the last one that came, which is told behind all of them", async () => {
+    const first = await withTrailers(`/api/v1/crawls/${crawl}/items?format=ndjson&limit=7`);
+    const second = await withTrailers(
+      `/api/v1/crawls/${crawl}/items?format=ndjson&limit=7&after=${first.trailers["x-last-id"]}`,
+    );
+    const listed = await master.get(
+      `/api/v1/crawls/${crawl}/items?limit=2&after=${first.trailers["x-last-id"]}`,
+    );
+
+    const urls = `${first.text}${second.text}`
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line).url);
+    expect(urls).toEqual(Array.from({ length: 14 }, (_, n) => `http://items.test/${n}`));
+    expect(first.trailers["x-last-id"]).toBe(`${crawl}:000006.0.0`);
+    expect(listed.body.items.map(({ url }: { url: string }) => url)).toEqual([
+      "http://items.test/7",
+      "http://items.test/8",
+    ]);
+  });
+
+  it("go on as CSV with the columns of all of them, and without the first line", async () => {
+    const id = await crawlWith({ a: 1 }, { b: 2 }, { a: 3 });
+
+    const { text, type } = await textOf(`/api/v1/crawls/${id}/items?format=csv&after=${id}:000000.0.0`);
+
+    expect(type).toContain("header=absent");
+    expect(text).toBe(
+      "http://items.test/1,2023-11-14T22:13:20.001Z,,2\nhttp://items.test/2,2023-11-14T22:13:20.002Z,3,\n",
+    );
+  });
+
+  it("are those that came since an instant", async () => {
+    const id = await crawlWith({ n: 0 }, { n: 1 }, { n: 2 });
+
+    const byTime = await textOf(
+      `/api/v1/crawls/${id}/items?format=json&since=2023-11-14T23:13:20.001%2B01:00`,
+    );
+    const byNumber = await master.get(`/api/v1/crawls/${id}/items?since=1700000000002`);
+
+    expect(JSON.parse(byTime.text).map(({ data }: { data: { n: number } }) => data.n)).toEqual([1, 2]);
+    expect(byNumber.body.items.map(({ data }: { data: { n: number } }) => data.n)).toEqual([2]);
+  });
+
+  it("come as a Parquet file that others can read", async () => {
+    const id = await crawlWith({ title: "a", price: 1 }, { title: "b", tags: ["x"] });
+
+    const response = await fetch(`${master.url}/api/v1/crawls/${id}/items`, {
+      headers: { accept: "application/vnd.apache.parquet" },
+    });
+
+    expect(response.headers.get("content-type")).toBe("application/vnd.apache.parquet");
+    const rows = await parquetReadObjects({ file: await response.arrayBuffer() });
+    expect(rows).toEqual([
+      expect.objectContaining({ _id: `${id}:000000.0.0`, title: "a", price: 1, tags: null }),
+      expect.objectContaining({ _id: `${id}:000001.0.0`, title: "b", price: null, tags: ["x"] }),
+    ]);
+  });
+
+  it.each([
+    ["after=other:1.0.0", "after"],
+    ["after=%00", "after"],
+    ["since=yesterday", "since"],
+    ["since=2023-11-14", "since"],
+    ["format=xml", "format"],
+    ["format=csv&cursor=x", "cursor"],
+    ["format=csv&limit=0", "limit"],
+  ])("refuse %s by name", async (query, field) => {
+    const { status, body } = await master.get(`/api/v1/crawls/${crawl}/items?${query}`);
+
+    expect([status, body.errors?.[0]?.field ?? body]).toEqual([400, field]);
+  });
+
+  it("with keys are shown one by one, with what they were before", async () => {
+    const { body } = await master.post("/api/v1/crawls", {
+      seeds: ["http://keyed.test/"],
+      items: {
+        key: "sku",
+        history: true,
+        webhooks: [{ url: "http://hooks.test/", secret: "a long secret" }],
+      },
+    });
+    const options = itemOptions.parse({ key: "sku", history: true });
+    for (const [n, price] of [1, 2, 3].entries()) {
+      const items = [itemOf(body.id, n, { sku: "x", price })];
+      await master.store.items.store(keptAs({ items, files: [] }, { items: options }).items);
+    }
+    const { body: list } = await master.get(`/api/v1/crawls/${body.id}/items`);
+    const path = `/api/v1/crawls/${body.id}/items/${list.items[0].id}`;
+
+    const one = await master.get(path);
+    const history = await master.get(`${path}/history?limit=1`);
+    const rest = await master.get(`${path}/history?cursor=${history.body.next}`);
+    const none = await master.get(`/api/v1/crawls/${body.id}/items/${body.id}:k-nothing/history`);
+
+    expect(body.items.webhooks).toEqual([{ url: "http://hooks.test/", secret: "***" }]);
+    expect(one.body).toMatchObject({ revision: 3, data: { sku: "x", price: 3 }, url: "http://items.test/2" });
+    expect(history.body.items).toEqual([
+      expect.objectContaining({ id: one.body.id, revision: 2, data: { sku: "x", price: 2 } }),
+    ]);
+    expect(rest.body).toMatchObject({ items: [{ revision: 1, data: { sku: "x", price: 1 } }], next: null });
+    expect(none.status).toBe(404);
   });
 
   it("are read from the database only as fast as their reader takes them", async () => {

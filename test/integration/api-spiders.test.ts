@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Names } from "../../src/bus/topology.js";
+import { declarationSchema } from "../../src/spiders/declarative/index.js";
 import { openChannel } from "../support/stranger.js";
 import { type ApiMaster, startApiMaster } from "./api-master.js";
 
@@ -104,4 +105,10 @@ describe("external spiders", () => {
       await guarded.dispose();
     }
   });
+});
+
+it("a master serves the schema of declarative spiders", async () => {
+  const { status, body } = await master.get("/spider.schema.json");
+  expect(status).toBe(200);
+  expect(body).toEqual(JSON.parse(JSON.stringify(declarationSchema())));
 });

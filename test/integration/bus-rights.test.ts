@@ -41,7 +41,14 @@ describe("users with the rights of their role", () => {
     const connection = await connect(users.brokerUrl);
     const channel = await connection.createChannel();
     const queues = [names.tasks(), names.master(), names.dead(), names.rejected()];
-    const exchanges = [names.events(), names.broadcast(), names.cancels(), names.dead(), names.rejected()];
+    const exchanges = [
+      names.events(),
+      names.broadcast(),
+      names.cancels(),
+      names.dead(),
+      names.rejected(),
+      names.items(),
+    ];
     for (const queue of queues) await channel.deleteQueue(queue);
     for (const exchange of [...exchanges, names.node("n.1"), names.node("n2")]) {
       await channel.deleteExchange(exchange);

@@ -73,7 +73,7 @@ describe("results", () => {
   });
 
   it("does nothing when a task brought nothing", async () => {
-    await expect(store.results.store({ pages: [], items: [], files: [] })).resolves.toBeUndefined();
+    await expect(store.results.store({ pages: [], items: [], files: [] })).resolves.toEqual({});
   });
 
   it("discards the bytes of a file that was stored before", async () => {
@@ -100,7 +100,7 @@ describe("results", () => {
     for await (const found of store.items.stream(crawl)) streamed.push(found);
     expect(streamed).toEqual(items);
     const rest = [];
-    for await (const found of store.items.stream(crawl, item(1_000).id)) rest.push(found);
+    for await (const found of store.items.stream(crawl, { after: item(1_000).id })) rest.push(found);
     expect(rest).toEqual(items.slice(1_001));
 
     const first = await store.items.list(crawl, { limit: 1_000 });

@@ -96,6 +96,7 @@ export class BusUnderTest {
       names.events(),
       names.broadcast(),
       names.cancels(),
+      names.items(),
       names.dead(),
       names.rejected(),
     ]) {

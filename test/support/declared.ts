@@ -4,7 +4,7 @@ import { Documents } from "../../src/crawl/pages/documents.js";
 import { PageView } from "../../src/crawl/pages/page-view.js";
 import type { Spider } from "../../src/crawl/spider.js";
 import type { Task } from "../../src/crawl/task.js";
-import { createLogger } from "../../src/lib/logger.js";
+import { silentLogger } from "../../src/lib/logger.js";
 import { compileSpider } from "../../src/spiders/declarative/index.js";
 
 export type PageGiven = {
@@ -34,7 +34,7 @@ export function pageOf(html: string, given: PageGiven = {}): PageView {
     headers: { "content-type": contentType },
     documents: new Documents(),
     state: new MemoryCrawlStates().of("c"),
-    log: createLogger({ level: "error", destination: { write: () => {} } }),
+    log: () => silentLogger,
     signal: new AbortController().signal,
   });
 }

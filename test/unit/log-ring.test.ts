@@ -7,9 +7,7 @@ import { LogEvents } from "../../src/worker/log-events.js";
 function ringOf(count: number, size = 10): LogRing {
   const ring = new LogRing(size);
   for (let line = 1; line <= count; line += 1) {
-    ring.write(
-      JSON.stringify({ level: "info", msg: `line ${line}`, crawl: line % 2 === 0 ? "even" : "odd" }),
-    );
+    ring.write(JSON.stringify({ level: "info", msg: `line ${line}` }));
   }
   return ring;
 }
@@ -22,7 +20,7 @@ describe("the newest lines of a log", () => {
     const ring = ringOf(25);
     expect(seqs(ring.read({ lines: 3 }))).toEqual([23, 24, 25]);
     expect(seqs(ring.read({ lines: 100 }))).toEqual([16, 17, 18, 19, 20, 21, 22, 23, 24, 25]);
-    expect(ring.read({ lines: 1 }).lines).toEqual([{ level: "info", msg: "line 25", crawl: "odd", seq: 25 }]);
+    expect(ring.read({ lines: 1 }).lines).toEqual([{ level: "info", msg: "line 25", seq: 25 }]);
   });
 
   it("are read on from where someone has read to, without a gap or a line twice", () => {
@@ -36,13 +34,6 @@ describe("the newest lines of a log", () => {
 
   it("show by their numbers what has been overwritten meanwhile", () => {
     expect(seqs(ringOf(25).read({ lines: 2, after: 3 }))).toEqual([16, 17]);
-  });
-
-  it("are those of one crawl, if they shall be", () => {
-    expect(seqs(ringOf(9).read({ lines: 2, crawl: "even" }))).toEqual([6, 8]);
-    const forward = ringOf(9).read({ lines: 2, crawl: "even", after: 0 });
-    expect(seqs(forward)).toEqual([2, 4]);
-    expect(seqs(ringOf(9).read({ lines: 9, crawl: "even", after: forward.next }))).toEqual([6, 8]);
   });
 
   it("are shortened when they are long, and still are JSON", () => {

@@ -67,8 +67,12 @@ export function fileRoutes(
   api.route({ method: ["GET", "HEAD"], url: "/files/:id", handler: send });
 }
 
-function viewOf({ contentId: _contentId, ...file }: FileRecord) {
-  return { ...file, at: new Date(file.at).toISOString() };
+function viewOf({ contentId: _contentId, expiresAt, ...file }: FileRecord) {
+  return {
+    ...file,
+    at: new Date(file.at).toISOString(),
+    ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt).toISOString() }),
+  };
 }
 
 /** A type as some server gave it, unless it could not stand in a header. */

@@ -1,31 +1,47 @@
 import { Readable } from "node:stream";
-import { stringify } from "csv-stringify/sync";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
-import type { ItemRecord } from "../../crawl/records.js";
 import { parse } from "../crawl-request.js";
+import { invalid, notFound } from "../errors.js";
+import { EXPORT_FORMATS, type ExportFormat, ItemExport, linesOf, shown } from "../item-export.js";
 import type { ApiParts } from "./parts.js";
-import { crawlId, idOf, listQuery } from "./query.js";
+import { crawlId, instant, itemId, listQuery } from "./query.js";
 
-const FORMATS = ["ndjson", "json", "csv"] as const;
-type Format = (typeof FORMATS)[number];
+const range = { after: itemId.exactOptional(), since: instant.exactOptional() };
+const MOST_EXPORTED = 100_000_000;
+const exportLimit = z
+  .string()
+  .regex(/^\d{1,9}$/, `must be a whole number from 1 to ${MOST_EXPORTED}`)
+  .transform(Number)
+  .refine(
+    (value) => value >= 1 && value <= MOST_EXPORTED,
+    `must be a whole number from 1 to ${MOST_EXPORTED}`,
+  );
 
-const paged = z.strictObject(listQuery);
+const paged = z.strictObject({ ...listQuery, ...range });
 /** The whole of it, unless a limit is given. */
-const exported = z.strictObject({ format: z.enum(FORMATS), limit: listQuery.limit.unwrap().exactOptional() });
+const exported = z.strictObject({
+  format: z.enum(EXPORT_FORMATS),
+  limit: exportLimit.exactOptional(),
+  ...range,
+});
+const invalidExported = z.strictObject({ format: z.literal("ndjson").exactOptional() });
+const versions = z.strictObject(listQuery);
+const itemParams = z.object({ id: crawlId, item: itemId });
 
-const MEDIA_TYPES: Readonly<Record<Format, string>> = {
+const MEDIA_TYPES: Readonly<Record<ExportFormat, string>> = {
   ndjson: "application/x-ndjson; charset=utf-8",
   json: "application/json; charset=utf-8",
   csv: "text/csv; charset=utf-8; header=present",
+  parquet: "application/vnd.apache.parquet",
 };
+const HEADLESS_CSV = "text/csv; charset=utf-8; header=absent";
 
-/** Text is sent in pieces of about so many characters: a write for each item would cost more than the item. */
-const PIECE_CHARACTERS = 65_536;
-const ROWS_AT_ONCE = 200;
+/** Trailer of an export: the id of its last item, for `after`. */
+const LAST_ID = "x-last-id";
 
 /**
- * What spiders extracted. With `format`, or an Accept header that names NDJSON or CSV, all of it as one stream
+ * What spiders extracted. With `format`, or an Accept header that names NDJSON, CSV or Parquet, all of it as one stream
  * that goes as fast as its reader and holds no more than a few pieces; else page by page, as any list.
  */
 export function itemRoutes(
@@ -33,110 +49,74 @@ export function itemRoutes(
   { crawls, store }: Pick<ApiParts, "crawls" | "store">,
 ): void {
   api.get("/crawls/:id/items", async (request, reply) => {
-    const id = idOf(request.params, crawlId);
+    const { id } = parse(z.object({ id: crawlId }), request.params);
     const given = (request.query as { format?: unknown }).format;
     const format = given === undefined ? acceptedFormat(request.headers.accept) : given;
     if (format === undefined) {
       const query = parse(paged, request.query);
+      checkAfter(id, query.after);
       await crawls.get(id);
       const { items, next } = await store.items.list(id, query);
-      return { items: items.map(viewOf), next };
+      return { items: items.map(shown), next };
     }
-    const options = parse(exported, { ...(request.query as object), format });
+    const { format: wanted, ...options } = parse(exported, { ...(request.query as object), format });
+    checkAfter(id, options.after);
     await crawls.get(id);
-    reply.type(MEDIA_TYPES[options.format]);
+    const isHeadless = wanted === "csv" && options.after !== undefined;
+    reply.type(isHeadless ? HEADLESS_CSV : MEDIA_TYPES[wanted]);
     if (request.method === "HEAD") return reply.send();
-    const items = () => firstOf(store.items.stream(id), options.limit ?? Number.POSITIVE_INFINITY);
-    return reply.send(Readable.from(await writtenAs(options.format, items), { highWaterMark: 2 }));
+    const whole = new ItemExport(store.items, id, options);
+    const pieces = Readable.from(await whole.as(wanted), { highWaterMark: 2, objectMode: true });
+    reply.trailer(LAST_ID, async () => whole.lastId ?? "");
+    return reply.send(pieces);
   });
+
+  api.get("/crawls/:id/items/invalid", async (request, reply) => {
+    const { id } = parse(z.object({ id: crawlId }), request.params);
+    if (acceptedFormat(request.headers.accept) === "ndjson" || isAskedFor(request.query, "ndjson")) {
+      parse(invalidExported, request.query);
+      await crawls.get(id);
+      reply.type(MEDIA_TYPES.ndjson);
+      if (request.method === "HEAD") return reply.send();
+      return reply.send(Readable.from(linesOf(store.invalidItems.stream(id)), { highWaterMark: 2 }));
+    }
+    const query = parse(z.strictObject(listQuery), request.query);
+    await crawls.get(id);
+    const { items, next } = await store.invalidItems.list(id, query);
+    return { items: items.map(shown), next };
+  });
+
+  api.get("/crawls/:id/items/:item", async (request) => {
+    const { id, item } = parse(itemParams, request.params);
+    return shown(await found(id, item));
+  });
+
+  api.get("/crawls/:id/items/:item/history", async (request) => {
+    const { id, item } = parse(itemParams, request.params);
+    const query = parse(versions, request.query);
+    const { items, next } = await store.items.history(await found(id, item), query);
+    return { items: items.map(shown), next };
+  });
+
+  async function found(crawl: string, id: string) {
+    await crawls.get(crawl);
+    const item = id.startsWith(`${crawl}:`) ? await store.items.get(id) : undefined;
+    if (item === undefined) throw notFound("item", id);
+    return item;
+  }
 }
 
-function acceptedFormat(accept = ""): Format | undefined {
+function isAskedFor(query: unknown, format: ExportFormat): boolean {
+  return (query as { format?: unknown }).format === format;
+}
+
+function checkAfter(crawl: string, after: string | undefined): void {
+  if (after === undefined || after.startsWith(`${crawl}:`)) return;
+  throw invalid("after", `must be the id of an item of crawl "${crawl}"`);
+}
+
+function acceptedFormat(accept = ""): ExportFormat | undefined {
   if (/application\/(x-)?(ndjson|jsonl)|application\/jsonlines/.test(accept)) return "ndjson";
+  if (/application\/vnd\.apache\.parquet/.test(accept)) return "parquet";
   return /text\/csv/.test(accept) ? "csv" : undefined;
-}
-
-function viewOf(item: ItemRecord) {
-  return { ...item, at: new Date(item.at).toISOString() };
-}
-
-async function writtenAs(
-  format: Format,
-  items: () => AsyncIterable<ItemRecord>,
-): Promise<AsyncIterable<string>> {
-  switch (format) {
-    case "ndjson":
-      return inPieces(lines(items()));
-    case "json":
-      return inPieces(arrayOf(items()));
-    case "csv":
-      return inPieces(rows(items(), await fieldsOf(items())));
-    default:
-      return format satisfies never;
-  }
-}
-
-async function* lines(items: AsyncIterable<ItemRecord>): AsyncIterable<string> {
-  for await (const item of items) yield `${JSON.stringify(viewOf(item))}\n`;
-}
-
-async function* arrayOf(items: AsyncIterable<ItemRecord>): AsyncIterable<string> {
-  let separator = "[\n";
-  for await (const item of items) {
-    yield separator + JSON.stringify(viewOf(item));
-    separator = ",\n";
-  }
-  yield separator === "[\n" ? "[]\n" : "\n]\n";
-}
-
-/** One column for each field that any item has, in the order in which they first come. */
-async function* rows(items: AsyncIterable<ItemRecord>, fields: readonly string[]): AsyncIterable<string> {
-  let batch: Cell[][] = [["url", "at", ...fields]];
-  for await (const { url, at, data } of items) {
-    batch.push([url, new Date(at).toISOString(), ...fields.map((field) => cell(data[field]))]);
-    if (batch.length < ROWS_AT_ONCE) continue;
-    yield csv(batch);
-    batch = [];
-  }
-  yield csv(batch);
-}
-
-/** Spreadsheets run what looks like a formula; what spiders bring home is not to be trusted with that. */
-function csv(batch: Cell[][]): string {
-  return stringify(batch, { escape_formulas: true });
-}
-
-type Cell = string | number | undefined;
-
-function cell(value: unknown): Cell {
-  if (value === undefined || value === null) return undefined;
-  if (typeof value === "string" || typeof value === "number") return value;
-  return JSON.stringify(value);
-}
-
-/** A look through all items beforehand: a table's columns stand in its first line. */
-async function fieldsOf(items: AsyncIterable<ItemRecord>): Promise<readonly string[]> {
-  const fields = new Set<string>();
-  for await (const { data } of items) for (const field of Object.keys(data)) fields.add(field);
-  return [...fields];
-}
-
-async function* firstOf<T>(source: AsyncIterable<T>, limit: number): AsyncIterable<T> {
-  let given = 0;
-  for await (const one of source) {
-    yield one;
-    given += 1;
-    if (given >= limit) return;
-  }
-}
-
-async function* inPieces(texts: AsyncIterable<string>): AsyncIterable<string> {
-  let piece = "";
-  for await (const text of texts) {
-    piece += text;
-    if (piece.length < PIECE_CHARACTERS) continue;
-    yield piece;
-    piece = "";
-  }
-  if (piece !== "") yield piece;
 }

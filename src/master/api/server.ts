@@ -6,9 +6,12 @@ import { ConfigError, messageOf } from "../../lib/errors.js";
 import type { Service } from "../../lib/service.js";
 import { RequestError } from "../errors.js";
 import { Access, defaultRole } from "./access.js";
+import { crawlLogRoutes } from "./crawl-log.js";
+import { CrawlLogStreams } from "./crawl-log-streams.js";
 import { crawlRoutes } from "./crawls.js";
 import { dashboardRoutes } from "./dashboard-page.js";
 import { deadLetterRoutes } from "./dead-letters.js";
+import { deliveryRoutes } from "./deliveries.js";
 import { documentRoutes } from "./documents.js";
 import { EventStreams } from "./event-streams.js";
 import { eventRoutes } from "./events.js";
@@ -21,6 +24,7 @@ import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
 import { runRoutes } from "./runs.js";
+import { scheduleRoutes } from "./schedules.js";
 import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
@@ -63,6 +67,7 @@ export class ApiServer implements Service {
   readonly #parts: ApiParts;
   readonly #access: Access;
   readonly #streams: EventStreams;
+  readonly #logStreams: CrawlLogStreams;
   #server: FastifyInstance | undefined;
 
   /** @throws ConfigError when it would listen beyond loopback without tokens */
@@ -71,6 +76,7 @@ export class ApiServer implements Service {
     this.#parts = parts;
     this.#access = new Access(options.tokens, options.host);
     this.#streams = new EventStreams(parts);
+    this.#logStreams = new CrawlLogStreams({ ...parts, logs: parts.store.crawlLogs });
   }
 
   async start(): Promise<void> {
@@ -93,6 +99,7 @@ export class ApiServer implements Service {
     if (server === undefined) return;
     // Streams end first: a server that closes waits for its answers.
     this.#streams.close();
+    this.#logStreams.close();
     const stopTimer = this.#parts.clock.after(CLOSE_GRACE_MS, () => server.server.closeAllConnections());
     await server.close();
     stopTimer();
@@ -105,6 +112,11 @@ export class ApiServer implements Service {
     const port = typeof address === "object" && address !== null ? address.port : this.#options.port;
     const { host } = this.#options;
     return `http://${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}:${port}`;
+  }
+
+  /** Clients that follow the log of a crawl now. */
+  get logClients(): number {
+    return this.#logStreams.clients;
   }
 
   /** Clients that follow events now. */
@@ -149,6 +161,7 @@ export class ApiServer implements Service {
     server.register(
       (api, _options, done) => {
         crawlRoutes(api, parts);
+        crawlLogRoutes(api, parts, this.#logStreams);
         urlRoutes(api, parts);
         itemRoutes(api, parts);
         fileRoutes(api, parts);
@@ -156,7 +169,9 @@ export class ApiServer implements Service {
         nodeRoutes(api, parts);
         runRoutes(api, parts);
         notificationRoutes(api, parts);
+        scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
+        deliveryRoutes(api, parts);
         eventRoutes(api, this.#streams);
         done();
       },

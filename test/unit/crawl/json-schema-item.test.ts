@@ -16,9 +16,10 @@ const BOOK = {
 function judged(schema: Record<string, unknown>, value: unknown) {
   const result = jsonSchemaItem(schema)["~standard"].validate(value);
   if (result instanceof Promise) throw new Error("it must not take a promise");
-  return (
-    result.issues?.map(({ path, message }) => `${path?.map(String).join(".")}: ${message}`) ?? result.value
-  );
+  if (result.issues !== undefined) {
+    return result.issues.map(({ path, message }) => `${path?.map(String).join(".")}: ${message}`);
+  }
+  return result.value;
 }
 
 describe("a JSON Schema for items", () => {
