@@ -42,8 +42,13 @@ export class ProcessRunSpider implements RunnableSpider {
   }
 
   /** @throws StorageError when what it brought could not be stored */
-  run(input: RunInput): Promise<RunEnd> {
+  async run(input: RunInput): Promise<RunEnd> {
     const { folder, manifest, version, env } = this.#source;
+    const command = filledIn(manifest.command, input);
+    if ("missing" in command) {
+      const error = `command: there is nothing for {{${command.missing}}} in this crawl`;
+      return { state: "failed", reason: "spider-error", error };
+    }
     const { children, clock } = this.#deps;
     const { maxLogLinesPerSecond } = this.#options;
     const limits = { ...PROCESS_LIMITS, ...manifest.limits };
@@ -54,7 +59,7 @@ export class ProcessRunSpider implements RunnableSpider {
         ...(maxLogLinesPerSecond !== undefined && { maxLogLinesPerSecond }),
         limits,
         command: {
-          command: manifest.command,
+          command: command.filled,
           cwd: folder,
           env: {
             ...{ ...env, ...manifest.env, ...processEnvironment(input, manifest, version) },
@@ -73,4 +78,21 @@ export class ProcessRunSpider implements RunnableSpider {
     );
     return process.ended();
   }
+}
+
+/** `{{seed}}` is the first seed, `{{params.NAME}}` a parameter of the crawl: for programs that know nothing of Warren. */
+function filledIn(
+  command: readonly string[],
+  { seeds, crawl }: Pick<RunInput, "seeds" | "crawl">,
+): { readonly filled: readonly string[] } | { readonly missing: string } {
+  let missing: string | undefined;
+  const textOf = (name: string): string => {
+    const value = name === "seed" ? seeds[0] : crawl.params[name.slice("params.".length)];
+    if (value === undefined) missing ??= name;
+    return typeof value === "string" ? value : JSON.stringify(value ?? null);
+  };
+  const filled = command.map((part) =>
+    part.replaceAll(/\{\{(seed|params\.[^{}]+)\}\}/g, (_, name: string) => textOf(name)),
+  );
+  return missing === undefined ? { filled } : { missing };
 }

@@ -118,6 +118,18 @@ describe("a process that is run as a whole", () => {
     );
   });
 
+  it("finds the crawl's seed and parameters in its command, where that asks for them", async () => {
+    const script = "console.log(JSON.stringify({ args: process.argv.slice(1) }))";
+    const command = [...node(script), "at={{seed}}", "{{params.colour}}-{{params.colour}}", "{{other}}"];
+    const { end, outputs } = begin({ stdout: "items", command });
+    expect(await end).toMatchObject({ state: "done" });
+    expect(outputs).toEqual([{ item: { args: ["at=http://seed.test/", "red-red", "{{other}}"] } }]);
+    expect(await begin({ command: ["true", "{{params.size}}"] }).end).toEqual({
+      ...{ state: "failed", reason: "spider-error" },
+      error: "command: there is nothing for {{params.size}} in this crawl",
+    });
+  });
+
   it("may write its items as plain JSON lines, as other tools do", async () => {
     const { end, outputs } = begin({
       stdout: "items",
