@@ -155,7 +155,6 @@ describe("logs of crawls", () => {
     const member = await worker("w1");
     const id = await crawl(each);
     const watching = watch("w1", member.process.pid);
-    const startedAt = performance.now();
     await soon("200000 lines are shipped", async () => (await shipped(id)) > 200_000, member);
     await rabbit.kill();
     await rabbit.start();
@@ -165,12 +164,10 @@ describe("logs of crawls", () => {
     await mongo.start();
     await api(master).crawlOnce(id, "finished", 600_000);
     await soon("all lines are shipped", async () => (await shipped(id)) >= (await lastOnDisk("w1")), member);
-    const seconds = (performance.now() - startedAt) / 1_000;
     const most = watching.stop();
     const lines = await all(id);
     await member.end();
 
-    console.log({ lines: lines.length, seconds, ...most });
     expect(lines.length).toBeGreaterThanOrEqual(1_000_000);
     expectWhole(lines, ["w1"], each);
     expect(most.diskBytes).toBeLessThan(DISK_BYTES + 2 * FILE_BYTES);
