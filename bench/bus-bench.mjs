@@ -226,7 +226,14 @@ async function dropNamespaces({ amqpUrl, dist, namespaces }) {
         ...Array.from({ length: NODES }, (_, index) => `node-${index}`),
       ];
       const queues = [names.tasks(), names.master(), names.rejected(), names.dead()];
-      const exchanges = [names.events(), names.broadcast(), names.cancels(), names.rejected(), names.dead()];
+      const exchanges = [
+        names.events(),
+        names.items(),
+        names.broadcast(),
+        names.cancels(),
+        names.rejected(),
+        names.dead(),
+      ];
       for (const queue of queues) await channel.deleteQueue(queue);
       for (const exchange of [...exchanges, ...nodes.map(names.node)]) await channel.deleteExchange(exchange);
     }

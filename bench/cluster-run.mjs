@@ -113,7 +113,14 @@ async function dropNamespace({ servers, dist, namespace, nodes }) {
   const { Names } = await import(pathToFileURL(path.join(dist, "bus", "topology.js")).href);
   const names = new Names(namespace);
   const queues = [names.tasks(), names.master(), names.rejected(), names.dead()];
-  const exchanges = [names.events(), names.broadcast(), names.cancels(), names.rejected(), names.dead()];
+  const exchanges = [
+    names.events(),
+    names.items(),
+    names.broadcast(),
+    names.cancels(),
+    names.rejected(),
+    names.dead(),
+  ];
   const connection = await connect(servers.amqpUrl);
   try {
     const channel = await connection.createChannel();

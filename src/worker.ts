@@ -147,6 +147,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
         dataDir: config.dataDir,
         code: { keptVersions: config.codeVersions, maxBytes: config.codeDiskBytes },
         dependencies: { timeoutMs: config.installTimeoutMs, runScripts: config.installScripts },
+        modules: moduleSettingsOf(config),
       },
       topology: {
         maxTasks: config.maxTasks,

@@ -184,8 +184,15 @@ export class SpiderRun {
     const resolved = typeof wanted === "string" ? page?.resolved(wanted) : undefined;
     checkRequest(wanted);
     if (directives?.nofollow === true) return;
-    const link = admission.admit(wanted, kind, on, resolved);
+    const link = admission.admit(this.#forSameSpider(wanted), kind, on, resolved);
     if (link !== undefined) findings.links.set(link.id, link);
+  }
+
+  /** What a page leads to is read by the spider that read the page, also where that is not the crawl's. */
+  #forSameSpider(wanted: SpiderRequest): SpiderRequest {
+    const spider = this.#input.task.request?.spider;
+    if (spider === undefined) return wanted;
+    return typeof wanted === "string" ? { url: wanted, spider } : { spider, ...wanted };
   }
 }
 

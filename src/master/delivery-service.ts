@@ -47,7 +47,7 @@ export type DeliveryServiceParts = {
 const READ_AT_ONCE = 20;
 const SENT_IN_A_ROW = 100;
 /** What a lease holds for beyond the time for a post, in milliseconds. */
-const LEASE_MARGIN_MS = 15_000;
+const LEASE_MARGIN_MS = 3_000;
 const LONGEST_RETRY_MS = 6 * 3_600_000;
 /** A receiver that answers nobody is asked again after this at the latest, in milliseconds. */
 const LONGEST_BACKOFF_MS = 5 * 60_000;

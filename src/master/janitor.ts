@@ -14,7 +14,7 @@ export type JanitorOptions = {
   readonly contentsEveryMs: number;
   /** How often it looks for logs of crawls that have grown too long, in milliseconds. @default 30_000 */
   readonly logsEveryMs: number;
-  /** How often it looks for items and files that have expired, in milliseconds. @default 10_000 */
+  /** How often it looks for items and files that have expired, in milliseconds. @default 5_000 */
   readonly expiredEveryMs: number;
   /** What one crawl's log may take, in bytes. @default 256 MiB */
   readonly crawlLogMaxBytes: number;
@@ -24,7 +24,7 @@ const DEFAULTS: JanitorOptions = {
   everyMs: 5_000,
   contentsEveryMs: 600_000,
   logsEveryMs: 30_000,
-  expiredEveryMs: 10_000,
+  expiredEveryMs: 5_000,
   crawlLogMaxBytes: 256 * 1_048_576,
 };
 

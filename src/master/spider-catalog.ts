@@ -120,6 +120,14 @@ export class SpiderCatalog {
     this.#refuseBundled(bundle.manifest.name, "replaced");
     const version = await store.versions.put(bundle);
     await this.#tellNodes(version.name, version.version);
+    // Who asks for its seeds need not wait for its first crawl; what fails now is tried again then.
+    this.#describer.described(version).catch((error: unknown) => {
+      const { name, version: number } = version;
+      this.#parts.logger.debug(
+        { spider: name, version: number, error: messageOf(error) },
+        "not described yet",
+      );
+    });
     return version;
   }
 

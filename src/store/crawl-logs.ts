@@ -1,45 +1,21 @@
 import { LRUCache } from "lru-cache";
 import type { Collection, Filter } from "mongodb";
+import { type CrawlLogEntry, type CrawlLogLevel, LOG_LEVEL_NUMBERS } from "../crawl/crawl-log.js";
 import {
-  CRAWL_LOG_LEVELS,
-  type CrawlLogEntry,
-  type CrawlLogLevel,
-  LOG_LEVEL_NUMBERS,
-} from "../crawl/crawl-log.js";
+  type CrawlLogDocument,
+  idOf,
+  linesOf,
+  piecesOf,
+  type StoredLine,
+  type StoredLogLine,
+  toStored,
+  totalOf,
+} from "./crawl-log-lines.js";
 import type { CrawlDocument } from "./crawls.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { idsOf } from "./page-of-list.js";
 import { insertNew } from "./pages.js";
 import type { Retrier } from "./retrier.js";
-
-/** Some lines that follow each other. `_id` is `<crawl>:<number of the last, 12 digits>`. */
-export type CrawlLogDocument = {
-  readonly _id: string;
-  readonly first: number;
-  readonly last: number;
-  /** Whose lines are among them. */
-  readonly nodes: readonly string[];
-  /** The highest among them. */
-  readonly level: number;
-  readonly bytes: number;
-  readonly expiresAt: Date;
-  readonly lines: readonly StoredLine[];
-};
-
-type StoredLine = {
-  readonly node: string;
-  readonly epoch: number;
-  readonly seq: number;
-  readonly at: number;
-  readonly level: number;
-  readonly message: string;
-  readonly spider?: string;
-  readonly version?: string;
-  readonly run?: string;
-  readonly url?: string;
-  /** As JSON text: its members may have names that MongoDB refuses. */
-  readonly fields?: string;
-};
 
 /** How far the lines of one journal have come. */
 type Mark = {
@@ -69,9 +45,6 @@ export type CrawlLogHeadDocument = {
 
 /** Where lines come from: `journal` tells apart the disks that a node has had. */
 export type CrawlLogSource = { readonly node: string; readonly journal: string };
-
-/** A line on record; `number` counts the lines of its crawl, in the order in which they arrived here. */
-export type StoredLogLine = CrawlLogEntry & { readonly number: number; readonly node: string };
 
 export type CrawlLogQuery = {
   /** Lines at most: the newest, or with `after` the next. */
@@ -180,7 +153,7 @@ export class CrawlLogs {
   /** @returns null when the mark is no longer, or not yet, where it was thought to be, or when there is no room */
   async #append(crawl: string, lines: readonly StoredLine[], before: Mark | undefined, after: Mark) {
     const { node, journal, epoch, seq } = after;
-    const bytes = lines.reduce((sum, line) => sum + sizeOf(line), 0);
+    const bytes = totalOf(lines);
     const open = { $each: [...lines] };
     const $inc = { last: lines.length, bytes, openBytes: bytes };
     const expiresAt = new Date(Date.now() + this.#options.keptForMs);
@@ -379,33 +352,6 @@ function indexFor({ level, node }: CrawlLogQuery): string {
   return level !== undefined && LOG_LEVEL_NUMBERS[level] >= SEVERE ? "severe" : "_id_";
 }
 
-/** As many lines each as there may be, and in the order that they have. */
-function* piecesOf(
-  lines: readonly StoredLine[],
-  mostLines: number,
-  mostBytes: number,
-): Generator<readonly StoredLine[]> {
-  let piece: StoredLine[] = [];
-  let bytes = 0;
-  for (const line of lines) {
-    piece.push(line);
-    bytes += sizeOf(line);
-    if (piece.length < mostLines && bytes < mostBytes) continue;
-    yield piece;
-    piece = [];
-    bytes = 0;
-  }
-  if (piece.length > 0) yield piece;
-}
-
-function totalOf(lines: readonly StoredLine[]): number {
-  return lines.reduce((sum, line) => sum + sizeOf(line), 0);
-}
-
-function idOf(crawl: string, number: number): string {
-  return `${crawl}:${String(number).padStart(12, "0")}`;
-}
-
 function isAfter({ epoch, seq }: StoredLine, mark: Mark | undefined): boolean {
   return mark === undefined || epoch > mark.epoch || (epoch === mark.epoch && seq > mark.seq);
 }
@@ -426,36 +372,4 @@ function matches({ level, node, message, url, fields }: StoredLogLine, query: Cr
   return [message, url ?? "", fields === undefined ? "" : JSON.stringify(fields)].some((place) =>
     place.toLowerCase().includes(text),
   );
-}
-
-function toStored(node: string, { crawl: _crawl, level, fields, ...line }: CrawlLogEntry): StoredLine {
-  return {
-    node,
-    ...line,
-    level: LOG_LEVEL_NUMBERS[level],
-    ...(fields !== undefined && { fields: JSON.stringify(fields) }),
-  };
-}
-
-/** About what a line takes: its texts, and what names and numbers come to. */
-function sizeOf({
-  node,
-  spider = "",
-  version = "",
-  run = "",
-  url = "",
-  message,
-  fields = "",
-}: StoredLine): number {
-  return 120 + node.length + Buffer.byteLength(`${spider}${version}${run}${url}${message}${fields}`);
-}
-
-function linesOf(crawl: string, first: number, lines: readonly StoredLine[]): StoredLogLine[] {
-  return lines.map(({ level, fields, ...line }, index) => ({
-    number: first + index,
-    crawl,
-    ...line,
-    level: CRAWL_LOG_LEVELS.find((name) => LOG_LEVEL_NUMBERS[name] === level) ?? "info",
-    ...(fields !== undefined && { fields: JSON.parse(fields) as Record<string, unknown> }),
-  }));
 }

@@ -1,10 +1,10 @@
 export type { Archive } from "./archive.js";
+export type { StoredLogLine } from "./crawl-log-lines.js";
 export type {
   CrawlLogQuery,
   CrawlLogSource,
   CrawlLogs,
   CrawlLogsOptions,
-  StoredLogLine,
 } from "./crawl-logs.js";
 export type { CrawlEnd, CrawlOrigin, CrawlRecord, Crawls, CreateOptions } from "./crawls.js";
 export { newCrawlId } from "./crawls.js";

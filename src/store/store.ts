@@ -6,12 +6,8 @@ import { type Logger, withoutPassword } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Archive, type ArchiveDocument } from "./archive.js";
 import { type BodyDocument, type LikenessDocument, MongoContentIndex } from "./content-index.js";
-import {
-  type CrawlLogDocument,
-  type CrawlLogHeadDocument,
-  CrawlLogs,
-  type CrawlLogsOptions,
-} from "./crawl-logs.js";
+import type { CrawlLogDocument } from "./crawl-log-lines.js";
+import { type CrawlLogHeadDocument, CrawlLogs, type CrawlLogsOptions } from "./crawl-logs.js";
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";

@@ -211,7 +211,16 @@ export class ClusterWorker implements Service {
     });
     this.#committer = new Committer<TaskContext>({
       frontier: this.#store.frontier,
-      results: this.#store.results,
+      results: {
+        // A page that has ended is never fetched again, so what was logged about it must not be lost either.
+        store: async (results) => {
+          const [stored] = await Promise.all([
+            this.#store.results.store(results),
+            this.#crawlLog.whenWritten(),
+          ]);
+          return stored;
+        },
+      },
       hosts: this.#store.hosts,
       clock,
       logger,

@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from "node:http";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { api, Cluster, type Master, until } from "../support/cluster.js";
 import { MailServerUnderTest } from "../support/mail-server-under-test.js";
@@ -7,11 +8,18 @@ let cluster: Cluster;
 let masters: readonly Master[];
 const site = new PageServer();
 const mails = new MailServerUnderTest();
+const hooked: { readonly headers: IncomingHttpHeaders; readonly body: unknown }[] = [];
 
 beforeAll(async () => {
   await site.start();
   await mails.start();
   site.serve("/", "<title>one page</title>");
+  site.serve("/hook", async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    hooked.push({ headers: request.headers, body: JSON.parse(Buffer.concat(chunks).toString("utf8")) });
+    response.writeHead(204).end();
+  });
   cluster = new Cluster({
     environment: { WARREN_SMTP_URL: mails.url, WARREN_SMTP_FROM: "Warren <warren@crawler.test>" },
   });
@@ -49,13 +57,17 @@ it("masters make a crawl at each tick, one that follows, and tell of its end by 
   });
   await make("notification-rules", {
     ...{ on: "crawl.finished", filter: { schedule: follower } },
-    channels: [{ kind: "email", to: ["ops@example.com"] }],
+    channels: [
+      { kind: "email", to: ["ops@example.com"] },
+      { kind: "webhook", url: site.url("/hook"), secret: "s3cret" },
+    ],
   });
   const runs = async (schedule: string) =>
     (await other.list(`/api/v1/schedules/${schedule}/runs?state=started`)) as unknown as readonly Run[];
   await until("two crawls have been followed", async () => (await runs(follower)).length >= 2);
   await other.call("POST", `/api/v1/schedules/${leader}/pause`);
   await until("a mail has come", async () => mails.received.length > 0);
+  await until("the webhook was called", async () => hooked.length > 0);
 
   const led = await runs(leader);
   expect(new Set(led.map((run) => run.crawl)).size).toBe(led.length);
@@ -65,5 +77,7 @@ it("masters make a crawl at each tick, one that follows, and tell of its end by 
   const [mail] = mails.received;
   expect(mail).toMatchObject({ from: "warren@crawler.test", to: ["ops@example.com"] });
   expect(mail?.text).toMatch(/^Subject: \[Warren\] Crawl \S+ has finished/m);
+  expect(hooked[0]?.body).toMatchObject({ type: "crawl.finished", data: { schedule: follower } });
+  expect(hooked[0]?.headers["webhook-signature"]).toMatch(/^v1,/);
   expect(await one.list("/api/v1/notifications")).not.toEqual([]);
 });

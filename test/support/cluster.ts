@@ -75,7 +75,7 @@ export class Cluster {
     return member;
   }
 
-  /** What a member keeps on its disk; known once one was started. */
+  /** What a member keeps on its disk. */
   dataDirOf(name: string): string {
     return path.join(this.#dataDir ?? "", name);
   }
@@ -145,6 +145,7 @@ export class Cluster {
         "broadcast",
         "cancels",
         "events",
+        "items",
         "dead",
         "rejected",
         ...nodes.map((name) => `node.${name}`),

@@ -255,6 +255,19 @@ describe("a crawl's log on its node", () => {
     expect(lines).toHaveLength(60_000);
   });
 
+  it("says when what was logged so far is in its files, whatever is logged meanwhile", async () => {
+    const log = await open();
+    expect(log.whenWritten()).toBeUndefined();
+    fill(log, "a", 1, 20_000);
+    const waiting = log.whenWritten();
+    fill(log, "a", 20_001, 25_000);
+    await waiting;
+
+    expect(log.journal?.nextSeq).toBeGreaterThan(20_000);
+    await log.flush();
+    expect(log.whenWritten()).toBeUndefined();
+  });
+
   it("asks writers to wait while half of its disk is full of what has yet to be shipped", async () => {
     const log = await open({ segmentBytes: 5_000, maxBytes: 20_000 });
     fill(log, "a", 1, 100);

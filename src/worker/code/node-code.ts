@@ -1,5 +1,6 @@
 import path from "node:path";
 import { processManifest } from "../../crawl/process-manifest.js";
+import type { RunnableSpider } from "../../crawl/run.js";
 import type { Spider } from "../../crawl/spider.js";
 import type { Clock } from "../../lib/clock.js";
 import { ConfigError } from "../../lib/errors.js";
@@ -7,10 +8,9 @@ import type { Logger } from "../../lib/logger.js";
 import type { Service } from "../../lib/service.js";
 import { compileSpider } from "../../spiders/declarative/index.js";
 import type { Store } from "../../store/index.js";
-import { ModuleHost } from "../modules/index.js";
-import { ChildProcesses } from "../processes/child-processes.js";
-import { ProcessSpiders } from "../processes/process-spiders.js";
-import { CodeCatalog, type SpiderMakers } from "./code-catalog.js";
+import { ModuleHost, type ModuleSettings } from "../modules/index.js";
+import { ChildProcesses, ProcessSpiders } from "../processes/index.js";
+import { CodeCatalog, type MadeSpider, type SpiderMakers } from "./code-catalog.js";
 import { Dependencies, type DependenciesOptions, environmentOf } from "./dependencies.js";
 import { SpiderCode, type SpiderCodeOptions } from "./spider-code.js";
 import { SpiderDirectory } from "./spider-directory.js";
@@ -20,6 +20,7 @@ export type NodeCodeOptions = {
   readonly dataDir: string;
   readonly code: Partial<SpiderCodeOptions>;
   readonly dependencies: Partial<DependenciesOptions>;
+  readonly modules: Partial<ModuleSettings>;
 };
 
 export type NodeCodeDeps = {
@@ -41,12 +42,12 @@ export class NodeCode implements Service {
   readonly #code: SpiderCode;
 
   constructor(
-    { node, dataDir, code, dependencies }: NodeCodeOptions,
+    { node, dataDir, code, dependencies, modules }: NodeCodeOptions,
     { store, bundled, clock, logger }: NodeCodeDeps,
   ) {
     this.bundled = bundled;
     this.#children = new ChildProcesses({ clock, logger });
-    this.#modules = new ModuleHost({ logger });
+    this.#modules = new ModuleHost({ logger }, modules);
     this.#processes = new ProcessSpiders({ children: this.#children, clock, node });
     this.directory = new SpiderDirectory({ spiders: store.spiders, clock });
     this.#code = new SpiderCode(
@@ -108,15 +109,28 @@ export class NodeCode implements Service {
           stop: () => spider.stop(),
         };
       },
-      process: async ({ name, version, folder, manifest }) => {
-        const source = {
-          ...{ folder, version, env: await environmentOf(folder) },
-          manifest: processManifest.parse({ ...manifest.process, name }),
-        };
-        if (source.manifest.mode === "run") return { spider: this.#processes.loadRun(source) };
+      process: async ({ name, version, folder, manifest: { process: given } }) => {
+        const manifest = processManifest.parse({ ...given, name });
+        const source = { folder, version, manifest, env: await environmentOf(folder) };
+        if (manifest.mode === "run") return whileItRuns(this.#processes.loadRun(source));
         const spider = await this.#processes.load(source);
         return { spider, stop: () => spider.stop() };
       },
     };
   }
+}
+
+/** A run may take longer than a spider is kept that nothing asks for. */
+function whileItRuns(spider: RunnableSpider): MadeSpider {
+  let running = 0;
+  const run = spider.run.bind(spider);
+  spider.run = async (input) => {
+    running += 1;
+    try {
+      return await run(input);
+    } finally {
+      running -= 1;
+    }
+  };
+  return { spider, isBusy: () => running > 0 };
 }

@@ -82,6 +82,9 @@ export class CrawlLog implements Service {
   #dropped = new Map<string, number>();
   #writing: Promise<void> | undefined;
   readonly #writable = new Set<() => void>();
+  #writtenCount = 0;
+  /** Who waits until so many lines have been written, in that order. */
+  #unwritten: { readonly count: number; readonly resolve: () => void }[] = [];
   /** Half of what the files may take has yet to be shipped. */
   #hasBacklog = false;
   #onWritten: () => void = () => {};
@@ -171,6 +174,16 @@ export class CrawlLog implements Service {
     });
   }
 
+  /**
+   * Something to wait for before what was done counts as done: it resolves when the lines logged so far are in the
+   * journal, or cannot be written. Undefined when they are there.
+   */
+  whenWritten(): Promise<void> | undefined {
+    const count = this.#writtenCount + this.#waiting.length;
+    if (this.#waiting.length === 0 || this.#state !== "started" || this.#isInTrouble) return undefined;
+    return new Promise<void>((resolve) => this.#unwritten.push({ count, resolve }));
+  }
+
   /** Lines up to this one have been shipped. */
   async setShipped(seq: number): Promise<void> {
     await this.#journal?.setShipped(seq);
@@ -238,6 +251,7 @@ export class CrawlLog implements Service {
       }
       this.#isInTrouble = true;
       this.#release();
+      this.#tellWritten();
       if (this.#state !== "started") return;
       this.#stopTimer();
       this.#stopTimer = this.#deps.clock.after(RETRY_MS, () => void this.#write());
@@ -254,6 +268,8 @@ export class CrawlLog implements Service {
     }
     await journal.append(texts.join(""), texts.length);
     this.#waiting = this.#waiting.slice(texts.length);
+    this.#writtenCount += texts.length;
+    this.#tellWritten();
     this.#waitingCharacters -= characters;
     this.#tellDropped();
     this.#lookAtBacklog();
@@ -286,6 +302,13 @@ export class CrawlLog implements Service {
       this.#waiting.push(body);
       this.#waitingCharacters += body.length;
     }
+  }
+
+  #tellWritten(): void {
+    const isDone = ({ count }: { readonly count: number }) =>
+      this.#isInTrouble || count <= this.#writtenCount;
+    for (const { resolve } of this.#unwritten.filter(isDone)) resolve();
+    this.#unwritten = this.#unwritten.filter((waiter) => !isDone(waiter));
   }
 
   get #isCrowded(): boolean {

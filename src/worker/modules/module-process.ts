@@ -239,6 +239,7 @@ export class ModuleProcess {
       }
     });
     this.#frames.on("error", () => {});
+    this.#frames.once("close", () => setTimeout(() => this.#onDeaf(), DRAIN_MS).unref());
     const leash = this.#child.stdio[LEASH_FD] as Duplex;
     leash.on("error", () => {});
     createInterface({ input: leash }).on("line", (line) => this.#onWord(line));
@@ -246,6 +247,13 @@ export class ModuleProcess {
     this.#printed.read(this.#child.stderr, "stderr");
     this.#child.once("exit", () => this.#signal());
     void this.#exited.then(() => this.#onExit());
+  }
+
+  /** A process that ends closes its channel as well; one that only does that cannot be talked to. */
+  #onDeaf(): void {
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode !== null || signalCode !== null) return;
+    this.kill({ kind: "fault", message: "closed its channel to the worker" });
   }
 
   #onWord(line: string): void {

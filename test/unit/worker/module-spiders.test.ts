@@ -3,19 +3,64 @@ import path from "node:path";
 import { Readable } from "node:stream";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { SpiderUnavailableError } from "../../../src/crawl/errors.js";
+import type { LateOutputs } from "../../../src/crawl/late-outputs.js";
 import { FileView } from "../../../src/crawl/pages/file-view.js";
 import type { ModuleSpider } from "../../../src/worker/modules/index.js";
 import { importSpider } from "../../../src/worker/modules/module-entry.js";
 import { ModulesUnderTest, outputsOf } from "../../support/modules-under-test.js";
 import { WILD_MODULE } from "../../support/wild-module.js";
 
+/** What spiders do in several tests: one process for all of them. */
+const MANY = `
+  import { readFileSync } from "node:fs";
+  export default { name: "many",
+    async *parse(page) {
+      yield { item: {
+        url: page.url, status: page.status, depth: page.depth, rendered: page.rendered, header: page.headers["x-own"],
+        title: page.title, heading: page.$("h1").text(), text: page.text().length, bytes: page.body.length,
+        visible: page.visibleText(), language: page.metadata().language, meta: page.meta,
+        crawl: page.crawl.id, params: page.crawl.params, isAborted: page.signal.aborted,
+        markdown: await page.markdown(),
+      } };
+      for (const link of page.links()) yield { request: { url: link, meta: { from: page.url } } };
+      for (const link of page.links()) yield { request: link };
+      yield { file: "/a.pdf" };
+    },
+    callbacks: {
+      async *keeps({ crawl: { state } }) {
+        await state.set("a", { b: [1] });
+        await state.set("gone", 1);
+        await state.delete("gone");
+        const error = await state.set("a", () => {}).catch((error) => error);
+        const large = await state.set("a", "x".repeat(20_000)).catch((error) => error);
+        yield { item: { a: await state.get("a"), gone: await state.get("gone"), sum: await state.add("sum", 2),
+          one: await state.add("sum"), error: error.message, code: large.code } };
+      },
+      async *told(page) {
+        await page.crawl.state.set("waits", true);
+        await new Promise((go) => page.signal.addEventListener("abort", go));
+        await page.crawl.state.set("reason", page.signal.reason.message);
+      },
+      *curious() {
+        const own = readFileSync("/proc/self/environ", "utf8");
+        yield { item: { names: Object.keys(process.env), own, cwd: process.cwd() } };
+      },
+    },
+    async *file(file) { yield { item: { ...file, text: await file.text() } }; },
+  };`;
+
 const PATIENCE = { timeout: 10_000 };
 
 describe("a module spider", () => {
   let modules: ModulesUnderTest;
+  let many: ModuleSpider;
 
   beforeAll(async () => {
+    // Its processes have the environment that the worker had when they were started.
+    process.env.AMQP_URL = "amqp://user:secret@h";
     modules = await ModulesUnderTest.start({ pageTimeoutMs: 10_000, maxLogLines: 20, maxOutputs: 3_000 });
+    many = await modules.load(MANY);
+    delete process.env.AMQP_URL;
   });
 
   afterEach(() => {
@@ -25,23 +70,11 @@ describe("a module spider", () => {
   afterAll(async () => await modules.dispose());
 
   it("sees a page as it would in the worker", async () => {
-    const spider = await modules.load(`
-      export default { name: "facts", async *parse(page) {
-        yield { item: {
-          url: page.url, status: page.status, depth: page.depth, rendered: page.rendered, header: page.headers["x-own"],
-          title: page.title, heading: page.$("h1").text(), text: page.text().length, bytes: page.body.length,
-          visible: page.visibleText(), language: page.metadata().language, meta: page.meta,
-          crawl: page.crawl.id, params: page.crawl.params, isAborted: page.signal.aborted,
-          markdown: await page.markdown(),
-        } };
-        for (const link of page.links()) yield { request: { url: link, meta: { from: page.url } } };
-        yield { file: "/a.pdf" };
-      } };`);
     const body =
       '<html lang=de><title>T</title><h1>Héad</h1><p>Some text</p><a href="x">x</a><a href=/y>y</a>';
     const page = modules.page({ body, meta: { a: [1, { b: null }] }, params: { p: 1 } });
 
-    const [first, ...others] = await outputsOf(spider.parse(page));
+    const [first, ...others] = await outputsOf(many.parse(page));
 
     expect(first).toEqual({
       item: {
@@ -66,9 +99,10 @@ describe("a module spider", () => {
     expect(others).toEqual([
       { request: { url: "http://h/dir/x", meta: { from: "http://h/dir/page" } } },
       { request: { url: "http://h/y", meta: { from: "http://h/dir/page" } } },
+      { request: "http://h/dir/x" },
+      { request: "http://h/y" },
       { file: "/a.pdf" },
     ]);
-    await spider.stop();
   });
 
   it("says what it is, and what its items are like", async () => {
@@ -181,18 +215,8 @@ describe("a module spider", () => {
 
   it("keeps values for the crawl, and is told what cannot be kept", async () => {
     await modules.state().delete("sum");
-    const spider = await modules.load(`
-      export default { name: "counting", async *parse({ crawl: { state } }) {
-        await state.set("a", { b: [1] });
-        await state.set("gone", 1);
-        await state.delete("gone");
-        const error = await state.set("a", () => {}).catch((error) => error);
-        const large = await state.set("a", "x".repeat(20_000)).catch((error) => error);
-        yield { item: { a: await state.get("a"), gone: await state.get("gone"), sum: await state.add("sum", 2),
-          one: await state.add("sum"), error: error.message, code: large.code } };
-      } };`);
 
-    const [output] = await outputsOf(spider.parse(modules.page()));
+    const [output] = await outputsOf(many.callbacks.keeps?.(modules.page()) ?? []);
 
     expect(output).toEqual({
       item: {
@@ -203,7 +227,6 @@ describe("a module spider", () => {
         code: "CRAWL_STATE",
       },
     });
-    await spider.stop();
   });
 
   describe("that does all kinds of things", () => {
@@ -264,27 +287,17 @@ describe("a module spider", () => {
   });
 
   it("is told when a page is given up", async () => {
-    const spider = await modules.load(`
-      export default { name: "told", async *parse(page) {
-        await page.crawl.state.set("waits", true);
-        await new Promise((go) => page.signal.addEventListener("abort", go));
-        await page.crawl.state.set("reason", page.signal.reason.message);
-      } };`);
-    const outputs = spider.parse(modules.page());
+    const outputs = many.callbacks.told?.(modules.page()) as LateOutputs;
     await expect.poll(() => modules.state().get("waits"), PATIENCE).toBe(true);
 
     outputs.giveUp();
 
     await expect(outputs.all).rejects.toThrow("the task was stopped");
     await expect.poll(() => modules.state().get("reason"), PATIENCE).toBe("the task was stopped");
-    await spider.stop();
   });
 
   it("is shown stored files, and reads their text in the worker", async () => {
-    const spider = await modules.load(`
-      export default { name: "filed", *parse() {},
-        async *file(file) { yield { item: { ...file, text: await file.text() } }; } };`);
-    spider.open(modules.context());
+    many.open(modules.context());
     const record = {
       id: "f.0",
       crawl: "crawl",
@@ -303,7 +316,7 @@ describe("a module spider", () => {
       signal: new AbortController().signal,
     });
 
-    expect(await outputsOf(spider.file?.(file) ?? [])).toEqual([
+    expect(await outputsOf(many.file?.(file) ?? [])).toEqual([
       {
         item: {
           ...{ url: record.url, id: "f.0", name: "f.txt", bytes: 6, sha256: "a1", contentType: "text/plain" },
@@ -311,7 +324,6 @@ describe("a module spider", () => {
         },
       },
     ]);
-    await spider.stop();
   });
 
   it("ends processes that have nothing to do, and closes what is open in those that it ends", async () => {
@@ -346,23 +358,13 @@ describe("a module spider", () => {
   });
 
   it("sees nothing of the worker's environment that could be a secret", async () => {
-    process.env.AMQP_URL = "amqp://user:secret@h";
-    try {
-      const spider = await modules.load(`
-        import { readFileSync } from "node:fs";
-        export default { name: "curious", *parse() {
-          yield { item: { names: Object.keys(process.env), own: readFileSync("/proc/self/environ", "utf8"), cwd: process.cwd() } };
-        } };`);
-      const [output] = await outputsOf(spider.parse(modules.page()));
-      const { names, own, cwd } = (output as { item: { names: string[]; own: string; cwd: string } }).item;
-      const allowed = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "NODE_EXTRA_CA_CERTS"];
-      expect(names.filter((name) => !allowed.includes(name))).toEqual([]);
-      expect(own).not.toContain("secret");
-      expect(cwd).toContain(modules.folder);
-      await spider.stop();
-    } finally {
-      delete process.env.AMQP_URL;
-    }
+    const [output] = await outputsOf(many.callbacks.curious?.(modules.page()) ?? []);
+
+    const { names, own, cwd } = (output as { item: { names: string[]; own: string; cwd: string } }).item;
+    const allowed = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "NODE_EXTRA_CA_CERTS"];
+    expect(names.filter((name) => !allowed.includes(name))).toEqual([]);
+    expect(own).not.toContain("secret");
+    expect(cwd).toContain(modules.folder);
   });
 
   it("imports its own libraries first, and ours if it has none", async () => {
