@@ -1,5 +1,7 @@
 import { z } from "zod";
 import { spiderName, urlList, whole } from "./crawl-request.js";
+import type { SpiderSettings } from "./spider.js";
+import { spiderDescription } from "./spider-manifest.js";
 
 /** What the lines are that a process spider writes to its standard output. */
 export const STDOUT_MODES = ["messages", "items", "log"] as const;
@@ -90,7 +92,7 @@ export const processManifest = z.strictObject({
   install: z.array(commandLine).max(100, "must be at most 100 commands").exactOptional(),
   limits: limits.default({}),
   seeds: urlList.exactOptional(),
-  settings: z.record(z.string(), z.unknown()).exactOptional(),
+  settings: spiderDescription.shape.settings,
   fileTypes: z.array(contentType).max(100, "must be at most 100 content types").exactOptional(),
   itemSchema: z.record(z.string(), z.unknown()).exactOptional(),
 });
@@ -117,8 +119,7 @@ export type ProcessManifest = {
   readonly install?: readonly (readonly string[])[];
   readonly limits: ProcessLimits;
   readonly seeds?: readonly string[];
-  /** @see SpiderSettings */
-  readonly settings?: Readonly<Record<string, unknown>>;
+  readonly settings?: SpiderSettings;
   /** Content types that it wants stored as files, and be told of. */
   readonly fileTypes?: readonly string[];
   /** JSON Schema of its items. */

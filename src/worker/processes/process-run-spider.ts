@@ -29,8 +29,7 @@ export class ProcessRunSpider implements RunnableSpider {
     this.name = source.manifest.name;
     this.version = source.version;
     if (seeds !== undefined) this.seeds = seeds;
-    // Checked where it came from.
-    if (settings !== undefined) this.settings = settings as SpiderSettings;
+    if (settings !== undefined) this.settings = settings;
     if (itemSchema !== undefined) this.item = jsonSchemaItem(itemSchema);
     this.#source = source;
     this.#deps = deps;

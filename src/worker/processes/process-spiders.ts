@@ -94,8 +94,7 @@ export class ProcessSpider implements Spider {
     this.name = source.manifest.name;
     this.version = source.version;
     if (seeds !== undefined) this.seeds = seeds;
-    // Checked where it came from.
-    if (settings !== undefined) this.settings = settings as SpiderSettings;
+    if (settings !== undefined) this.settings = settings;
     if (fileTypes !== undefined) {
       this.fileTypes = fileTypes;
       this.file = (file) => this.#file(file);

@@ -27,3 +27,18 @@ it("names every message that a process may send, and every limit", () => {
   const { limits } = processManifest.shape;
   for (const limit of Object.keys(limits.unwrap().shape)) expect(PAGE).toContain(`\`${limit}\``);
 });
+
+it.each([
+  [{ command: [] }, "command"],
+  [{ command: ["a\0b"] }, "command.0"],
+  [{ command: "rm -rf /" }, "command"],
+  [{ env: { WARREN_CRAWL_ID: "other" } }, "env"],
+  [{ limits: { pageTimeoutMs: 2 ** 31 } }, "limits.pageTimeoutMs"],
+  [{ settings: { politeness: { delayMs: "slow" } } }, "settings"],
+  [{ stdin: "pages" }, "stdin"],
+])("takes no other manifest: %j", (wrong, field) => {
+  const { error } = processManifest.safeParse({ name: "books", command: ["true"], ...wrong });
+  const [issue] = error?.issues ?? [];
+  const at = issue?.code === "unrecognized_keys" ? issue.keys[0] : issue?.path.join(".");
+  expect(at?.startsWith(field)).toBe(true);
+});
