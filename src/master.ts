@@ -11,11 +11,13 @@ import {
   type SettingName,
 } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
+import { ConfigError } from "./lib/errors.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
 import { VERSION } from "./lib/version.js";
+import type { MailServerOptions } from "./master/mail-server.js";
 import { Master } from "./master/master.js";
 
 const PROGRAM = {
@@ -44,12 +46,28 @@ const PROGRAM = {
     "failedDeliveryDays",
     "crawlLogMaxBytes",
     "externalTasks",
+    "scheduleMinIntervalMs",
+    "scheduleMissedAfterMs",
+    "scheduleHistoryDays",
+    "scheduleMaxChain",
+    "smtpUrl",
+    "smtpFrom",
+    "uploadBytes",
+    "codeBytes",
+    "codeFileBytes",
+    "codeFiles",
     ...FETCH_SETTINGS,
     "logLevel",
     "connectTimeoutMs",
     "shutdownTimeoutMs",
   ] as const satisfies readonly SettingName[],
 };
+
+function mailOf({ smtpUrl, smtpFrom }: Config<"smtpUrl" | "smtpFrom">): MailServerOptions | undefined {
+  if (smtpUrl === undefined) return undefined;
+  if (smtpFrom === undefined) throw new ConfigError("WARREN_SMTP_FROM is needed with WARREN_SMTP_URL");
+  return { url: smtpUrl, from: smtpFrom };
+}
 
 await main(async () => {
   const config: Config<(typeof PROGRAM.settings)[number]> = readConfig(
@@ -88,6 +106,21 @@ await main(async () => {
       },
       crawlLogMaxBytes: config.crawlLogMaxBytes,
       externalTasks: config.externalTasks,
+      schedules: {
+        minIntervalMs: config.scheduleMinIntervalMs,
+        missedAfterMs: config.scheduleMissedAfterMs,
+        keptForMs: config.scheduleHistoryDays * DAY_MS,
+        maxChain: config.scheduleMaxChain,
+      },
+      mail: mailOf(config),
+      uploads: {
+        maxUploadBytes: config.uploadBytes,
+        limits: {
+          maxBytes: config.codeBytes,
+          maxFileBytes: config.codeFileBytes,
+          maxFiles: config.codeFiles,
+        },
+      },
       fetcher: fetcherOptionsOf(config),
     },
     { logger, metrics },

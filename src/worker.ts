@@ -10,6 +10,7 @@ import {
   type Config,
   DAY_MS,
   FETCH_SETTINGS,
+  MODULE_SETTINGS,
   readConfig,
   type SettingName,
 } from "./lib/config.js";
@@ -21,11 +22,13 @@ import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
 import { VERSION } from "./lib/version.js";
+import { ModuleHost, moduleSettingsOf } from "./worker/modules/index.js";
 import { nodeIdIn } from "./worker/node-id.js";
 import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
 import { ItemWriter, Standalone } from "./worker/standalone.js";
 import { crawlOf } from "./worker/standalone-crawl.js";
+import { standaloneProcesses } from "./worker/standalone-process.js";
 import { WarcFile } from "./worker/warc-file.js";
 
 const SHARED = [
@@ -33,6 +36,7 @@ const SHARED = [
   "runs",
   "labels",
   ...FETCH_SETTINGS,
+  ...MODULE_SETTINGS,
   "dataDir",
   "maxPageBytes",
   "maxFileBytes",
@@ -83,6 +87,10 @@ const PROGRAM = {
     "deadLetterRecords",
     "deadLetterDays",
     "maxCrashes",
+    "codeVersions",
+    "codeDiskBytes",
+    "installTimeoutMs",
+    "installScripts",
     ...SHARED,
     "standalone",
     "seed",
@@ -135,6 +143,11 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       rendering: renderingOptions(config),
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
+      spiders: {
+        dataDir: config.dataDir,
+        code: { keptVersions: config.codeVersions, maxBytes: config.codeDiskBytes },
+        dependencies: { timeoutMs: config.installTimeoutMs, runScripts: config.installScripts },
+      },
       topology: {
         maxTasks: config.maxTasks,
         deliveryLimit: config.deliveryLimit,
@@ -166,7 +179,12 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
 
 async function runStandalone(config: WorkerConfig): Promise<void> {
   const logger = createLogger({ level: config.logLevel, base: { role: "standalone" } });
-  const spiders = await spiderCatalog(config.spider);
+  const modules = new ModuleHost({ logger }, moduleSettingsOf(config));
+  const processes = standaloneProcesses(logger);
+  const spiders = await spiderCatalog(config.spider, {
+    module: (source) => modules.load(source),
+    process: processes.make,
+  });
   const filesFolder = config.files ?? path.join(config.dataDir, "files");
   const asked = await crawlOf(config, spiders);
   if (asked.archive === true && config.archive === undefined) {
@@ -199,7 +217,7 @@ async function runStandalone(config: WorkerConfig): Promise<void> {
     logger.info({ ...counts, finishReason }, "crawl finished");
   });
   await runUntilSignalled(
-    [documents, standalone],
+    [documents, modules, ...processes.services, standalone],
     { logger, shutdownTimeoutMs: config.shutdownTimeoutMs },
     finished,
   );
@@ -226,7 +244,7 @@ function renderingOptions(config: WorkerConfig) {
 
 function limitsOf(config: WorkerConfig) {
   const { maxPageBytes, maxFileBytes, bigPageBytes, maxAttempts, retryDelayMs, maxRetryDelayMs } = config;
-  const { maxListedUrls, maxListingBytes, maxSitemapNesting } = config;
+  const { maxListedUrls, maxListingBytes, maxSitemapNesting, spiderTimeoutMs } = config;
   return {
     maxPageBytes,
     maxFileBytes,
@@ -237,6 +255,7 @@ function limitsOf(config: WorkerConfig) {
     maxListedUrls,
     maxListingBytes,
     maxSitemapNesting,
+    spiderTimeoutMs,
   };
 }
 

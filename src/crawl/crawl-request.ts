@@ -48,8 +48,13 @@ export const spiderName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "must be a spider's name: letters, digits, '.', '_' and '-'");
 
+/** The number of a spider's version, from 1. */
+export const versionNumber = z
+  .string()
+  .regex(/^[1-9]\d{0,8}$/, 'must be the number of a version, such as "1"');
+
 const params = z.record(z.string(), z.unknown()).superRefine((value, context) => {
-  if (depthOf(value) > MAX_PARAMS_DEPTH) {
+  if (depthOf(value, MAX_PARAMS_DEPTH) > MAX_PARAMS_DEPTH) {
     context.addIssue({ code: "custom", message: `must not be nested deeper than ${MAX_PARAMS_DEPTH}` });
   } else if (Buffer.byteLength(JSON.stringify(value)) > MAX_PARAMS_BYTES) {
     context.addIssue({ code: "custom", message: `must be at most ${MAX_PARAMS_BYTES} bytes of JSON` });
@@ -67,6 +72,7 @@ export const crawlRequest = z.strictObject({
     .max(200, "must have at most 200 characters")
     .exactOptional(),
   spider: spiderName.default("links"),
+  spiderVersion: versionNumber.exactOptional(),
   seeds: urlList.default([]),
   scope: scopeOption.default("host"),
   limits: crawlLimits.default({}),
@@ -84,17 +90,21 @@ export const crawlRequest = z.strictObject({
   params: params.default({}),
 });
 
-const ofSpider = z.object({ spider: crawlRequest.shape.spider });
+const ofSpider = crawlRequest.pick({ spider: true, spiderVersion: true }).strip();
 
-/** The spider of a crawl that someone asks for; undefined if what is there is no spider's name. */
-export function spiderNameOf(request: unknown): string | undefined {
-  return ofSpider.safeParse(request).data?.spider;
+/** The spider of a crawl that someone asks for; undefined if what is there names none. */
+export function spiderOf(
+  request: unknown,
+): { readonly spider: string; readonly spiderVersion?: string } | undefined {
+  return ofSpider.safeParse(request).data;
 }
 
 /** What someone asks of a new crawl, defaults filled in. Its seeds and spider are not yet looked at. */
 export type CrawlRequest = {
   readonly name?: string;
   readonly spider: string;
+  /** @default the one that new crawls get */
+  readonly spiderVersion?: string;
   readonly seeds: readonly string[];
   readonly scope: Scope;
   readonly limits: CrawlLimits;
@@ -139,11 +149,14 @@ export const recrawlRequest = z
 
 export type RecrawlRequest = { readonly urls?: readonly string[]; readonly olderThanMs?: number };
 
-/** How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack. */
-function depthOf(value: unknown): number {
+/**
+ * How deep a JSON value nests, without recursion: the value may have been made to exhaust the stack.
+ * @param enough looks no further than one level below this
+ */
+export function depthOf(value: unknown, enough: number): number {
   let depth = 0;
   let level: unknown[] = [value];
-  while (level.length > 0 && depth <= MAX_PARAMS_DEPTH) {
+  while (level.length > 0 && depth <= enough) {
     level = level.flatMap((entry) =>
       typeof entry === "object" && entry !== null ? Object.values(entry) : [],
     );

@@ -39,7 +39,7 @@ export type CrawlSpec = {
   readonly name?: string;
   /** @default "links" */
   readonly spider: string;
-  /** The version of the spider that it stays with. @default the spider has only one */
+  /** The version of the spider's code that it is pinned to; bundled and external spiders have none. */
   readonly spiderVersion?: string;
   readonly seeds: readonly string[];
   /** @default "host" */

@@ -1,13 +1,15 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { InvalidItemRecord } from "./records.js";
 
 /** What became of an item: as it is to be stored, or why it is not. */
 export type CheckedItem =
   | { readonly data: Readonly<Record<string, unknown>> }
   | { readonly invalid: unknown; readonly reasons: readonly string[] };
 
-const MAX_REASONS = 20;
-const MAX_REASON_CHARACTERS = 500;
-const MAX_KEPT_CHARACTERS = 65_536;
+/** What is kept of an item: characters of its JSON, reasons, and characters of each of them. */
+const AMPLE = { characters: 65_536, most: 20, each: 500 };
+const SCARCE = { characters: 500, most: 3, each: 200 };
+const MAX_PAGE_CHARACTERS = 4_194_304;
 
 /**
  * An item as its schema gives it back, or as it is when there is none.
@@ -27,11 +29,27 @@ export function checkedItem(
 }
 
 /** What was refused as it can be kept: JSON, whatever it was, and not more than is needed to see what is wrong. */
-export function keptAside(data: unknown, reasons: readonly string[]) {
-  return {
-    data: asJson(data),
-    reasons: reasons.slice(0, MAX_REASONS).map((reason) => String(reason).slice(0, MAX_REASON_CHARACTERS)),
-  };
+export function keptAside(data: unknown, reasons: readonly string[]): KeptItem {
+  return kept(data, reasons, AMPLE).item;
+}
+
+/** Keeps what was refused on one page: of the first millions of characters much, then little. */
+export class RefusedItems {
+  #leftCharacters = MAX_PAGE_CHARACTERS;
+
+  kept(data: unknown, reasons: readonly string[]): KeptItem {
+    const { item, characters } = kept(data, reasons, this.#leftCharacters > 0 ? AMPLE : SCARCE);
+    this.#leftCharacters -= characters;
+    return item;
+  }
+}
+
+type KeptItem = Pick<InvalidItemRecord, "data" | "reasons">;
+
+function kept(data: unknown, reasons: readonly string[], { characters: limit, most, each }: typeof AMPLE) {
+  const { characters, data: shown } = asJson(data, limit);
+  const told = reasons.slice(0, most).map((reason) => String(reason).slice(0, each));
+  return { item: { data: shown, reasons: told }, characters };
 }
 
 function judged(item: unknown, result: StandardSchemaV1.Result<unknown>): CheckedItem {
@@ -46,17 +64,17 @@ function inWords({ path = [], message }: StandardSchemaV1.Issue): string {
   return where === "" ? message : `${where}: ${message}`;
 }
 
-function asJson(data: unknown): unknown {
+function asJson(data: unknown, mostCharacters: number): { data: unknown; characters: number } {
   let json: string | undefined;
   try {
     json = JSON.stringify(data);
   } catch {
     // Circular, or with numbers of a kind that JSON lacks.
   }
-  if (json === undefined) return String(data).slice(0, MAX_KEPT_CHARACTERS);
-  return json.length > MAX_KEPT_CHARACTERS
-    ? `${json.slice(0, MAX_KEPT_CHARACTERS)}…`
-    : (JSON.parse(json) as unknown);
+  const text = json ?? String(data);
+  const characters = Math.min(text.length, mostCharacters);
+  if (json !== undefined && characters === json.length) return { data: JSON.parse(json), characters };
+  return { data: characters < text.length ? `${text.slice(0, characters)}…` : text, characters };
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

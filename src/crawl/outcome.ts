@@ -43,28 +43,32 @@ type Otherwise =
   | { state: "failed"; reason: FailReason; error: string }
   | { state: "skipped"; reason: SkipReason; error: string };
 
+type AttemptedTask = Pick<Task, "attempts">;
+/** What a server said, as far as it matters here. */
+type Answer = Pick<Fetched, "statusCode"> & { readonly headers: { readonly "retry-after"?: string } };
+
 /** Judges attempts that went wrong: whether there is another one and when, or how the URL ends. */
 export class AttemptJudge {
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, "now">;
   readonly #limits: TaskLimits;
   readonly #random: () => number;
 
   /** @param random from 0 to 1, for the part of a wait that is left to chance */
-  constructor(clock: Clock, limits: TaskLimits, random: () => number = Math.random) {
+  constructor(clock: Pick<Clock, "now">, limits: TaskLimits, random: () => number = Math.random) {
     this.#clock = clock;
     this.#limits = limits;
     this.#random = random;
   }
 
   /** The server answered, but with neither a page nor a redirect. */
-  badStatus(fetched: Fetched, task: Task): Outcome {
+  badStatus(fetched: Answer, task: AttemptedTask): Outcome {
     const now = this.#clock.now();
     const { statusCode } = fetched;
     const error = statusInWords(statusCode);
     const failure = { state: "failed", reason: "http-status", error } as const;
     const retryClass = retryClassOf(statusCode);
     if (retryClass === undefined) return { ...failure, endedAt: now, statusCode, counts: true };
-    const outcome = this.#tryAgain(retryClass, task, now, failure, statusCode);
+    const outcome = this.tryAgain(retryClass, task, now, failure, statusCode);
     if (statusCode !== 429 && statusCode !== 503) return outcome;
     const askedMs = retryAfterMs(fetched.headers["retry-after"], now) ?? 0;
     const waitMs = askedMs > 0 ? askedMs : this.#waitMs(retryClass, task.attempts + 1);
@@ -75,7 +79,7 @@ export class AttemptJudge {
   }
 
   /** Fetched or rendered. @throws what is the fault of neither, as it came */
-  fetchFailed(error: unknown, task: Task, statusCode?: number): Outcome {
+  fetchFailed(error: unknown, task: AttemptedTask, statusCode?: number): Outcome {
     const endedAt = this.#clock.now();
     if (!(error instanceof FetchError || error instanceof RenderError)) throw error;
     const facts = { endedAt, counts: true, ...(statusCode !== undefined && { statusCode }) };
@@ -84,7 +88,7 @@ export class AttemptJudge {
     }
     const failure = { state: "failed", reason: error.reason, error: error.message } as const;
     if (!error.retryable) return { ...facts, ...failure };
-    const outcome = this.#tryAgain(classOf(error), task, endedAt, failure, statusCode);
+    const outcome = this.tryAgain(classOf(error), task, endedAt, failure, statusCode);
     const why = statusCode === undefined && error instanceof FetchError ? silenceOf(error) : undefined;
     return why === undefined ? outcome : { ...outcome, trouble: { kind: "silent", why } };
   }
@@ -93,16 +97,16 @@ export class AttemptJudge {
    * robots.txt could not be had: another attempt after a wait, or this end if there were enough.
    * @param failReason why not, if the URL then fails by that
    */
-  withoutRobots(task: Task, endedAt: number, error: string, failReason?: FailReason): Outcome {
+  withoutRobots(task: AttemptedTask, endedAt: number, error: string, failReason?: FailReason): Outcome {
     const end: Otherwise =
       failReason === undefined
         ? { state: "skipped", reason: "robots", error }
         : { state: "failed", reason: failReason, error };
-    return this.#tryAgain(failReason === "timeout" ? "timeout" : "network", task, endedAt, end);
+    return this.tryAgain(failReason === "timeout" ? "timeout" : "network", task, endedAt, end);
   }
 
   /** The spider's code cannot be had here now: perhaps it can a little later, or on another node. */
-  withoutSpider(error: SpiderUnavailableError, task: Task): Outcome {
+  withoutSpider(error: SpiderUnavailableError, task: AttemptedTask): Outcome {
     const endedAt = this.#clock.now();
     const facts = { endedAt, counts: true, untouched: true };
     if (!error.retryable || task.attempts + 1 >= SPIDER_ATTEMPTS) {
@@ -111,9 +115,10 @@ export class AttemptJudge {
     return { ...facts, state: "queued", reason: error.message, readyAt: endedAt + SPIDER_WAIT_MS };
   }
 
-  #tryAgain(
+  /** Another attempt after a wait, or this end if there were enough. */
+  tryAgain(
     retryClass: RetryClass,
-    task: Task,
+    task: AttemptedTask,
     endedAt: number,
     otherwise: Otherwise,
     statusCode?: number,

@@ -1,5 +1,7 @@
 import type { Clock, StopTimer } from "../lib/clock.js";
+import { messageOf } from "../lib/errors.js";
 import type { Crawl } from "./crawl.js";
+import { StorageError } from "./errors.js";
 import type { NewUrl, UrlKind } from "./frontier.js";
 import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
 import { keptAs } from "./item-keeping.js";
@@ -53,7 +55,7 @@ export class RunOutputs {
   #itemNumber = 0;
   #counts = { items: 0, invalidItems: 0, requests: 0 };
   #storing: Promise<void> | undefined;
-  #failure: { readonly error: unknown } | undefined;
+  #failure: { readonly error: StorageError } | undefined;
   #stopTimer: StopTimer | undefined;
 
   constructor(input: RunOutputsInput) {
@@ -67,7 +69,8 @@ export class RunOutputs {
 
   /**
    * Takes an output; resolves when there is room for more.
-   * @throws Error saying what is wrong with it, or why what came before could not be stored
+   * @throws Error saying what is wrong with it
+   * @throws StorageError when what came before could not be stored, or the run was ended
    */
   async take(output: RunOutput): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -91,7 +94,7 @@ export class RunOutputs {
   /** Stores nothing more. */
   stop(): void {
     this.#stopTimer?.();
-    this.#failure ??= { error: new Error("the run was ended") };
+    this.#failure ??= { error: new StorageError("the run was ended") };
   }
 
   get #waiting(): number {
@@ -163,7 +166,7 @@ export class RunOutputs {
     this.#storing = this.#input
       .store(batch)
       .catch((error: unknown) => {
-        this.#failure = { error };
+        this.#failure = { error: new StorageError(messageOf(error), { cause: error }) };
       })
       .finally(() => {
         this.#storing = undefined;

@@ -1,3 +1,4 @@
+import type { CrawlSpec } from "./crawl.js";
 import type { Spider, SpiderContext, SpiderOutput } from "./spider.js";
 
 /**
@@ -8,7 +9,7 @@ export const RUN_STATES = ["queued", "active", "done", "failed", "skipped"] as c
 export type RunState = (typeof RUN_STATES)[number];
 
 /** Why a run did not come to a good end. */
-export type RunFailReason = "exit" | "timeout" | "memory" | "spider-error" | "poison";
+export type RunFailReason = "exit" | "timeout" | "memory" | "limit" | "spider-error" | "poison";
 
 /** How a run ended by itself. */
 export type RunEnd = {
@@ -43,6 +44,14 @@ export type RunInput = SpiderContext & {
 export interface RunnableSpider extends Spider {
   /** Rejects for what is not its own fault: it is run again then. */
   run(input: RunInput): Promise<RunEnd>;
+}
+
+/** A crawl of a spider that runs as a whole. Where it has no seeds of which to be on the same host, its scope is any. */
+export function asRun<Spec extends Pick<CrawlSpec, "seeds" | "scope">>(
+  spec: Spec,
+): Spec & { readonly runs: true } {
+  const isOfSeeds = spec.scope === "host" || spec.scope === "domain";
+  return { ...spec, runs: true, ...(isOfSeeds && spec.seeds.length === 0 && { scope: "any" as const }) };
 }
 
 export function isRunnable(spider: Spider): spider is RunnableSpider {

@@ -1,9 +1,10 @@
 import type { Clock } from "../lib/clock.js";
 import { messageOf } from "../lib/errors.js";
 import { renderRequest } from "../lib/render-request.js";
-import { SpiderError } from "./errors.js";
+import { SpiderError, SpiderUnavailableError } from "./errors.js";
 import type { UrlKind } from "./frontier.js";
-import { type CheckedItem, checkedItem, keptAside } from "./item-check.js";
+import { type CheckedItem, checkedItem, RefusedItems } from "./item-check.js";
+import { LateOutputs } from "./late-outputs.js";
 import type { TaskLimits } from "./limits.js";
 import type { FoundOn, LinkAdmission } from "./link-admission.js";
 import type { PageView } from "./pages/page-view.js";
@@ -36,12 +37,16 @@ export class SpiderRun {
   /** Rejects when the spider has taken too long or the task is stopped; there from the first wait on. */
   #end: Promise<never> | undefined;
   #endWaiting = () => {};
+  readonly #refused = new RefusedItems();
 
   constructor(input: SpiderRunInput) {
     this.#input = input;
   }
 
-  /** @throws SpiderError whatever the spider throws, or if it takes too long, or lacks what the request asks for */
+  /**
+   * @throws SpiderError whatever the spider throws, or if it takes too long, or lacks what the request asks for
+   * @throws SpiderUnavailableError as it came, of a spider whose code runs elsewhere
+   */
   async onPage(page: PageView): Promise<void> {
     const { spider, task } = this.#input;
     const on = { url: page.url, depth: task.depth };
@@ -71,17 +76,28 @@ export class SpiderRun {
     try {
       const yielded = begin();
       // A spider that is a plain generator costs no promise an output.
-      if (Symbol.iterator in yielded) {
-        for (const output of yielded) {
+      const atOnce = yielded instanceof LateOutputs ? await this.#late(yielded) : yielded;
+      if (Symbol.iterator in atOnce) {
+        for (const output of atOnce) {
           const taking = this.#take(output, on, page);
           if (taking !== undefined) await this.#inTime(taking);
         }
-      } else await this.#drain(yielded, on, page);
+      } else await this.#drain(atOnce, on, page);
     } catch (error) {
+      if (error instanceof SpiderUnavailableError) throw error;
       const { name } = this.#input.spider;
       throw new SpiderError(`spider "${name}" on ${on.url}: ${messageOf(error)}`, { cause: error });
     } finally {
       this.#endWaiting();
+    }
+  }
+
+  async #late(outputs: LateOutputs): Promise<readonly SpiderOutput[]> {
+    try {
+      return await this.#inTime(outputs.all);
+    } catch (error) {
+      outputs.giveUp();
+      throw error;
     }
   }
 
@@ -160,7 +176,7 @@ export class SpiderRun {
       node,
     };
     if ("data" in checked) findings.items.push({ ...about, data: checked.data });
-    else findings.invalidItems.push({ ...about, ...keptAside(checked.invalid, checked.reasons) });
+    else findings.invalidItems.push({ ...about, ...this.#refused.kept(checked.invalid, checked.reasons) });
   }
 
   #admit(wanted: SpiderRequest, kind: UrlKind, on: FoundOn, page: PageView | undefined): void {

@@ -5,7 +5,7 @@ import type { Service } from "../lib/service.js";
 import { untilAborted } from "../lib/until-aborted.js";
 import type { Crawl } from "./crawl.js";
 import type { CrawlStates } from "./crawl-state.js";
-import { SpiderError } from "./errors.js";
+import { SpiderError, SpiderUnavailableError } from "./errors.js";
 import type { Spider, SpiderContext } from "./spider.js";
 
 export type SpiderSessionsDeps = {
@@ -90,7 +90,8 @@ export class SpiderSessions implements Service {
    * A page is about to run: counts until `leave`. undefined when its spider has no hooks.
    * @param signal ends the wait for a spider that is being opened
    * @returns at once when the spider is open
-   * @throws SpiderError when it cannot be opened @throws the signal's reason
+   * @throws SpiderError when it cannot be opened @throws SpiderUnavailableError as it came
+   * @throws the signal's reason
    */
   enter(
     crawl: Crawl,
@@ -184,6 +185,7 @@ export class SpiderSessions implements Service {
       await this.#inTime(this.#options.openTimeoutMs, () => spider.open?.(context));
       session.isOpen = true;
     } catch (error) {
+      if (error instanceof SpiderUnavailableError) throw error;
       const message = `spider "${spider.name}" could not be opened for crawl "${session.crawl}": ${messageOf(error)}`;
       throw new SpiderError(message, { cause: error });
     } finally {

@@ -45,26 +45,38 @@ export function nothingFound(): Findings {
   return { pages: [], items: [], invalidItems: [], files: [], links: new Map() };
 }
 
+/** What of a task its end is made of. Of one that was fetched elsewhere nobody knows what its lane asks. */
+export type EndedTask = Pick<Task, "id" | "crawl" | "host" | "token" | "attempts"> &
+  Partial<Pick<Task, "delayMs" | "maxBytesPerSecond">>;
+
+export type TaskResultsOptions = {
+  /** The id of the node that ran the tasks. @default nobody did */
+  readonly node?: string;
+  /** Whether an end stays known by its task, for results that may be handed in twice. @default false */
+  readonly areRemembered?: boolean;
+};
+
 /** Puts what tasks came to into records. */
 export class TaskResults {
-  readonly #node: string;
+  readonly #options: TaskResultsOptions;
   /** Crawl delays that were told lately, so that each host's is not told with every page. */
   readonly #notedDelays = new LRUCache<string, number>({ max: 50_000 });
 
-  /** @param node the id of the node that runs the tasks */
-  constructor(node: string) {
-    this.#node = node;
+  constructor(options: TaskResultsOptions) {
+    this.#options = options;
   }
 
   /** @param nextVisit when the URL has ended and is to be fetched again */
-  of(task: Task, findings: Findings, outcome: Outcome, nextVisit?: NextVisit): TaskResult {
+  of(task: EndedTask, findings: Findings, outcome: Outcome, nextVisit?: NextVisit): TaskResult {
     const { pages, items, invalidItems, files, links } = findings;
+    const { node, areRemembered = false } = this.#options;
     const end = endOf(task, outcome, findings, nextVisit);
     const hostState = this.#hostStateOf(task, end);
     return {
       ending: {
         ...endingOf(task, outcome, findings, nextVisit),
-        ...(outcome.state !== "done" && { node: this.#node }),
+        ...(outcome.state !== "done" && node !== undefined && { node }),
+        ...(areRemembered && { isRemembered: true as const }),
       },
       end,
       pages,
@@ -77,10 +89,12 @@ export class TaskResults {
   }
 
   /** What is new about the host and must outlive the dispatcher that hears of it. */
-  #hostStateOf(task: Task, end: TaskEnd): HostNote | undefined {
+  #hostStateOf(task: EndedTask, end: TaskEnd): HostNote | undefined {
     const { backoffUntil, crawlDelayMs, endedAt, fetchMs, owedMs } = end;
     const isNewDelay = crawlDelayMs !== undefined && this.#notedDelays.get(task.host) !== crawlDelayMs;
-    const hasDelay = (task.delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
+    // Where nobody knows the delay there may be one.
+    const { delayMs = 1 } = task;
+    const hasDelay = (delayMs > 0 || (crawlDelayMs ?? 0) > 0) && end.untouched !== true;
     const debt =
       owedMs === undefined || fetchMs === undefined ? undefined : { from: endedAt - fetchMs, ms: owedMs };
     if (!isNewDelay && !hasDelay && debt === undefined && backoffUntil === undefined) return undefined;
@@ -97,7 +111,7 @@ export class TaskResults {
 }
 
 function endingOf(
-  task: Task,
+  task: EndedTask,
   outcome: Outcome,
   { items, invalidItems, files }: Findings,
   nextVisit: NextVisit | undefined,
@@ -131,7 +145,12 @@ function endingOf(
   };
 }
 
-function endOf(task: Task, outcome: Outcome, findings: Findings, nextVisit: NextVisit | undefined): TaskEnd {
+function endOf(
+  task: EndedTask,
+  outcome: Outcome,
+  findings: Findings,
+  nextVisit: NextVisit | undefined,
+): TaskEnd {
   const { endedAt, backoffUntil, trouble, statusCode } = outcome;
   const { crawlDelayMs, fetchBeganAt, body } = findings;
   return {
@@ -154,6 +173,6 @@ function endOf(task: Task, outcome: Outcome, findings: Findings, nextVisit: Next
   };
 }
 
-function identityOf({ id, crawl, token }: Task): Pick<Task, "id" | "crawl" | "token"> {
+function identityOf({ id, crawl, token }: EndedTask): Pick<Task, "id" | "crawl" | "token"> {
   return { id, crawl, token };
 }

@@ -114,6 +114,29 @@ function namespace(value: string): string {
   return value;
 }
 
+function smtpUrl(value: string): string {
+  const url = urlOf(value, ["smtp://", "smtps://"], "smtps://user:password@host:465");
+  if (!URL.canParse(url)) {
+    throw new Error(
+      `is not a URL: "${withoutPassword(url)}"; in a user or password, "/", "?", "#", "@" and ":" must be percent-encoded`,
+    );
+  }
+  const { hostname, pathname, search, username, password } = new URL(url);
+  if (hostname === "" || (pathname !== "" && pathname !== "/") || search !== "") {
+    throw new Error(`must have a host, and neither path nor query: "${withoutPassword(url)}"`);
+  }
+  for (const part of [username, password]) decodeURIComponent(part);
+  return url;
+}
+
+function mailSender(value: string): string {
+  // No line break, and no second address: headers are made of it.
+  if (!/^(?:[^<>,;:\r\n"@]*<[^\s<>,;@]+@[^\s<>,;@]+>|[^\s<>,;@]+@[^\s<>,;@]+)$/.test(value.trim())) {
+    throw new Error(`must be user@host or Name <user@host>, not "${value}"`);
+  }
+  return value.trim();
+}
+
 function labelsOf(value: string): Readonly<Record<string, string>> {
   const pairs = value.split(",").flatMap((part): [string, string][] => {
     if (part.trim() === "") return [];
@@ -422,6 +445,46 @@ export const SETTINGS = {
     parse: wholeNumber(1, 10_000),
     fallback: "20",
   }),
+  scheduleMinIntervalMs: setting({
+    flag: "schedule-min-interval-ms",
+    value: "MS",
+    help: "schedules that come more often are refused",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "1000",
+  }),
+  scheduleMissedAfterMs: setting({
+    flag: "schedule-missed-after-ms",
+    value: "MS",
+    help: "a tick of a schedule that no master recorded by then was missed. The same for all masters",
+    parse: wholeNumber(1_000, 365 * DAY_MS),
+    fallback: "60000",
+  }),
+  scheduleHistoryDays: setting({
+    flag: "schedule-history-days",
+    value: "DAYS",
+    help: "how long what became of a schedule's ticks is kept",
+    parse: wholeNumber(1, 36_500),
+    fallback: "30",
+  }),
+  scheduleMaxChain: setting({
+    flag: "schedule-max-chain",
+    value: "N",
+    help: "crawls that follow one another by schedules; then the next one is left out",
+    parse: wholeNumber(1, 1_000),
+    fallback: "10",
+  }),
+  smtpUrl: optional({
+    flag: "smtp-url",
+    value: "URL",
+    help: "mail server for notifications, smtp:// or smtps://, with user:password@ if it wants them; better given by the variable, which others cannot see",
+    parse: smtpUrl,
+  }),
+  smtpFrom: optional({
+    flag: "smtp-from",
+    value: "ADDRESS",
+    help: "sender of these mails: user@host, or Name <user@host>",
+    parse: mailSender,
+  }),
   fetchTimeoutMs: setting({
     flag: "fetch-timeout-ms",
     value: "MS",
@@ -602,6 +665,54 @@ export const SETTINGS = {
     parse: wholeNumber(1_024, 2 ** 30),
     fallback: String(32 * 2 ** 20),
   }),
+  spiderTimeoutMs: setting({
+    flag: "spider-timeout-ms",
+    value: "MS",
+    help: "longest time for a spider to deal with one page",
+    parse: wholeNumber(10, DAY_MS),
+    fallback: "30000",
+  }),
+  moduleProcesses: optional({
+    flag: "module-processes",
+    value: "N",
+    help: "processes of each spider that is a module, at most; without it, one for each core",
+    parse: wholeNumber(1, 1_000),
+  }),
+  moduleMemoryMb: setting({
+    flag: "module-memory-mb",
+    value: "MIB",
+    help: "memory of each of them, in MiB; one that takes more is ended, and its page fails",
+    parse: wholeNumber(128, 2 ** 20),
+    fallback: "512",
+  }),
+  modulePages: setting({
+    flag: "module-pages",
+    value: "N",
+    help: "pages that may be in one of them at once",
+    parse: wholeNumber(1, 1_000),
+    fallback: "16",
+  }),
+  moduleLogLines: setting({
+    flag: "module-log-lines",
+    value: "N",
+    help: "lines that a module may log for one page; the others are counted",
+    parse: wholeNumber(0, 1_000_000),
+    fallback: "1000",
+  }),
+  moduleLoadTimeoutMs: setting({
+    flag: "module-load-timeout-ms",
+    value: "MS",
+    help: "longest time for loading a module, with all that it imports",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "20000",
+  }),
+  moduleIdleMs: setting({
+    flag: "module-idle-ms",
+    value: "MS",
+    help: "how long a module's process is kept that has nothing to do",
+    parse: wholeNumber(100, DAY_MS),
+    fallback: "60000",
+  }),
   maxAttempts: setting({
     flag: "max-attempts",
     value: "N",
@@ -615,6 +726,61 @@ export const SETTINGS = {
     help: "workers that a URL may end before it counts as failed, as poison; the same for all workers",
     parse: wholeNumber(1, 100),
     fallback: "3",
+  }),
+  uploadBytes: setting({
+    flag: "upload-bytes",
+    value: "BYTES",
+    help: "largest upload of a spider's code, packed as it comes",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(32 * 2 ** 20),
+  }),
+  codeBytes: setting({
+    flag: "code-bytes",
+    value: "BYTES",
+    help: "bytes of all files of one version of a spider",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(64 * 2 ** 20),
+  }),
+  codeFileBytes: setting({
+    flag: "code-file-bytes",
+    value: "BYTES",
+    help: "bytes of one of these files",
+    parse: wholeNumber(1_024, 2 ** 30),
+    fallback: String(32 * 2 ** 20),
+  }),
+  codeFiles: setting({
+    flag: "code-files",
+    value: "N",
+    help: "files of one version of a spider, folders counted",
+    parse: wholeNumber(1, 100_000),
+    fallback: "2000",
+  }),
+  codeVersions: setting({
+    flag: "code-versions",
+    value: "N",
+    help: "newest versions of each spider that a worker keeps on its disk, besides those that it uses",
+    parse: wholeNumber(1, 10_000),
+    fallback: "3",
+  }),
+  codeDiskBytes: setting({
+    flag: "code-disk-bytes",
+    value: "BYTES",
+    help: "disk that spiders' code may take on a worker, with all that was installed for it",
+    parse: wholeNumber(2 ** 20, 2 ** 50),
+    fallback: String(4 * 2 ** 30),
+  }),
+  installTimeoutMs: setting({
+    flag: "install-timeout-ms",
+    value: "MS",
+    help: "longest time for installing what a version of a spider needs",
+    parse: wholeNumber(1_000, DAY_MS),
+    fallback: "600000",
+  }),
+  installScripts: setting({
+    flag: "install-scripts",
+    help: "run the scripts that npm packages bring for their installation",
+    parse: onOff,
+    fallback: "false",
   }),
   retryDelayMs: setting({
     flag: "retry-delay-ms",
@@ -781,6 +947,17 @@ export const FETCH_SETTINGS = [
   "maxConnectionsPerHost",
   "maxHosts",
   "fetchCaFile",
+] as const satisfies readonly SettingName[];
+
+/** What spiders that are modules may take. */
+export const MODULE_SETTINGS = [
+  "spiderTimeoutMs",
+  "moduleProcesses",
+  "moduleMemoryMb",
+  "modulePages",
+  "moduleLogLines",
+  "moduleLoadTimeoutMs",
+  "moduleIdleMs",
 ] as const satisfies readonly SettingName[];
 
 /** The part of them that is not the URLs, as the bus takes it. */

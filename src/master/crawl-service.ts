@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
 import type { BusEvent } from "../bus/index.js";
 import type { CrawlSpec, CrawlStatus } from "../crawl/crawl.js";
-import { type CrawlRequest, crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
+import { type CrawlRequest, crawlRequest, spiderOf } from "../crawl/crawl-request.js";
 import { withoutSecrets } from "../crawl/fetch/fetch-options.js";
 import type { NewUrl, OpenedUrl, SkipReason, Wanted } from "../crawl/frontier.js";
 import { withoutWebhookSecrets } from "../crawl/item-options.js";
 import { ANY_NODE, takesPart } from "../crawl/node-selection.js";
+import { asRun } from "../crawl/run.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { compileScope } from "../crawl/urls/scope.js";
 import { type CanonicalUrl, canonicalUrl } from "../crawl/urls/url.js";
@@ -15,7 +16,7 @@ import { messageOf } from "../lib/errors.js";
 import type { FieldError } from "../lib/field-errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { WarrenBus } from "../protocol/index.js";
-import { ConflictError, type CrawlRecord, type Store } from "../store/index.js";
+import { ConflictError, type CrawlOrigin, type CrawlRecord, type Store } from "../store/index.js";
 import {
   parseAddUrlsRequest,
   parseCrawlChanges,
@@ -62,7 +63,7 @@ export type Cancelled = {
 export type CrawlServiceParts = {
   readonly store: Pick<Store, "crawls" | "frontier" | "nodes" | "purge" | "rounds" | "runs">;
   readonly bus: Pick<WarrenBus, "events" | "calls">;
-  readonly spiders: Pick<SpiderCatalog, "get" | "list">;
+  readonly spiders: Pick<SpiderCatalog, "forCrawl" | "list">;
   readonly clock: Clock;
   readonly logger: Logger;
 };
@@ -91,22 +92,29 @@ export class CrawlService {
 
   /**
    * Starts a crawl. With an idempotency key, the same request again returns the same crawl.
+   * @param origin the tick of a schedule that it is made for
    * @throws RequestError `invalid`, naming members; KeyReusedError
    */
   async create(
     input: unknown,
     idempotencyKey?: string,
+    origin?: CrawlOrigin,
   ): Promise<{ readonly crawl: CrawlView; readonly isNew: boolean }> {
-    const request = await this.#requestOf(input);
-    const spec = await this.#specOf(request);
+    const { spec, request } = await this.#specOf(input);
     const { crawl, isNew } = await this.#parts.store.crawls.create(spec, {
       ...(idempotencyKey === undefined
         ? {}
         : { idempotency: { key: idempotencyKey, digest: digestOf(input, request) } }),
+      ...(origin !== undefined && { origin }),
     });
     // Not new, and without seeds: who created it did not live to add them.
     if (!isNew && crawl.additions > 0) return { crawl: viewOf(crawl), isNew };
     return { crawl: viewOf(await this.#seed(crawl)), isNew };
+  }
+
+  /** Looks at what `create` would be given, and makes nothing. @throws RequestError `invalid`, naming members */
+  async check(input: unknown): Promise<void> {
+    await this.#specOf(input);
   }
 
   /** @throws RequestError `not-found` */
@@ -373,15 +381,18 @@ export class CrawlService {
     return { accepted: queued + skipped, known, crawl: now };
   }
 
-  /** What is asked for, and where that says nothing, what its spider says. @throws RequestError `invalid` */
-  async #requestOf(input: unknown): Promise<CrawlRequest> {
-    const name = spiderNameOf(input);
-    const spider = name === undefined ? undefined : await this.#parts.spiders.get(name);
-    return parseCrawlRequest(withSettings(input, spider?.settings));
-  }
-
-  async #specOf(request: CrawlRequest): Promise<CrawlSpec> {
-    const spider = await this.#parts.spiders.get(request.spider);
+  /**
+   * What is asked for, and where that says nothing, what its spider says; its code is the version that it is pinned to.
+   * @throws RequestError `invalid`, naming members; `unavailable` when nothing is known of the spider's code yet
+   */
+  async #specOf(input: unknown): Promise<{ readonly spec: CrawlSpec; readonly request: CrawlRequest }> {
+    const named = spiderOf(input);
+    const spider = named && (await this.#parts.spiders.forCrawl(named.spider, named.spiderVersion));
+    const request = parseCrawlRequest(withSettings(input, spider?.settings));
+    if (spider === undefined && request.spiderVersion !== undefined) {
+      const message = `there is no version ${request.spiderVersion} of spider "${request.spider}"`;
+      throw invalid("spiderVersion", message);
+    }
     if (spider === undefined) {
       const known = (await this.#parts.spiders.list()).map(({ name }) => name);
       throw invalid("spider", `there is no spider "${request.spider}"; there are ${known.join(", ")}`);
@@ -404,18 +415,20 @@ export class CrawlService {
         `must have at most ${MAX_SEED_CHARACTERS} characters in all; add the rest as URLs`,
       );
     }
-    return { ...request, seeds: urls, ...(spider.runs && { runs: true as const }) };
+    const pinned = spider.sha256 !== undefined && { spiderVersion: spider.version };
+    const spec = { ...request, seeds: urls, ...pinned };
+    return { spec: spider.runs ? asRun(spec) : spec, request };
   }
 
   async #resourceSpec(resource: string, name: string): Promise<CrawlSpec> {
-    if (isUrl(name)) return this.#specOf(await this.#requestOf({ seeds: [resource], name: shortened(name) }));
-    const spider = await this.#parts.spiders.get(name);
+    if (isUrl(name)) return (await this.#specOf({ seeds: [resource], name: shortened(name) })).spec;
+    const spider = await this.#parts.spiders.forCrawl(name);
     if (spider === undefined)
       throw invalid("name", `is neither an absolute http(s) URL nor a spider: "${name}"`);
     if ((spider.seeds ?? []).length === 0) {
       throw invalid("name", `the spider "${name}" has no seeds of its own, so it does not say what to crawl`);
     }
-    return this.#specOf(await this.#requestOf({ spider: name, name }));
+    return (await this.#specOf({ spider: name, name })).spec;
   }
 
   /** Has every node stop what it has of a crawl, and tells what each has made of it. */

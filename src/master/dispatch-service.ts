@@ -478,7 +478,7 @@ export class DispatchService implements Service {
   /** Which spiders are external, and how much their workers can take: as the broker tells of their queues. */
   async #readSpiders(): Promise<void> {
     const { store, bus, clock, logger } = this.#deps;
-    const spiders = await store.spiders.list();
+    const spiders = await store.spiders.list({ kind: "external" });
     const external = await Promise.all(
       spiders.map(async ({ name, askedForAt = 0 }) => {
         try {

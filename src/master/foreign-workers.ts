@@ -123,8 +123,8 @@ export class ForeignWorkers implements Service {
 
   async #externalSpiders(wanted: string | undefined): Promise<readonly string[]> {
     const { spiders } = this.#parts.store;
-    if (wanted === undefined) return (await spiders.list()).map(({ name }) => name);
-    if ((await spiders.get(wanted)) === undefined) throw notFound("external spider", wanted);
+    if (wanted === undefined) return (await spiders.list({ kind: "external" })).map(({ name }) => name);
+    if ((await spiders.get(wanted))?.kind !== "external") throw notFound("external spider", wanted);
     return [wanted];
   }
 

@@ -77,6 +77,7 @@ export class Janitor implements Service {
       new Loop(contentsEveryMs, clock, () =>
         this.#attempt("contents", () => this.#parts.store.contents.sweep()),
       ),
+      new Loop(contentsEveryMs, clock, () => this.#attempt("code", () => this.#parts.store.code.sweep())),
     ];
   }
 

@@ -11,7 +11,9 @@ import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type DeadLettersOptions, type DeliveriesOptions, Store } from "../store/index.js";
 import { ApiServer } from "./api/server.js";
+import type { SpiderUploadOptions } from "./api/spiders.js";
 import { BusCalls } from "./bus-calls.js";
+import { CrawlEnds } from "./crawl-ends.js";
 import { CrawlService } from "./crawl-service.js";
 import { DeadLetterRelay } from "./dead-letter-relay.js";
 import { DeadLetterService } from "./dead-letter-service.js";
@@ -22,8 +24,16 @@ import { ForeignGate } from "./foreign-gate.js";
 import { ForeignWorkers } from "./foreign-workers.js";
 import { ItemFeed } from "./item-feed.js";
 import { Janitor } from "./janitor.js";
+import { MailSender } from "./mail-sender.js";
+import { MailServer, type MailServerOptions } from "./mail-server.js";
 import { NodeMonitor } from "./node-monitor.js";
+import { NotificationRuleService } from "./notification-rule-service.js";
+import { NotificationWatch } from "./notification-watch.js";
+import { Notifier } from "./notifier.js";
+import { ScheduleRunner } from "./schedule-runner.js";
+import { ScheduleService } from "./schedule-service.js";
 import { SpiderCatalog } from "./spider-catalog.js";
+import { TickStarter } from "./tick-starter.js";
 import { WaitReasons } from "./wait-reasons.js";
 import { WebhookSender } from "./webhook-sender.js";
 
@@ -50,8 +60,25 @@ export type MasterOptions = {
   readonly crawlLogMaxBytes: number;
   /** Tasks in the queue of an external spider for each worker that consumes from it. */
   readonly externalTasks: number;
+  readonly schedules: ScheduleSettings;
+  /** Undefined: no mails are sent. */
+  readonly mail: MailServerOptions | undefined;
+  /** How much code of a spider may be uploaded. */
+  readonly uploads: SpiderUploadOptions;
   /** For the robots.txt of hosts whose pages others fetch, and for where may be posted to. */
   readonly fetcher: Partial<FetcherOptions> & Pick<FetcherOptions, "userAgent">;
+};
+
+/** Times in milliseconds. */
+export type ScheduleSettings = {
+  /** Two ticks of a schedule are never closer to each other. */
+  readonly minIntervalMs: number;
+  /** How late a tick may be recorded without having been missed. */
+  readonly missedAfterMs: number;
+  /** How long ticks that have ended are kept. */
+  readonly keptForMs: number;
+  /** Crawls that follow one another at most. */
+  readonly maxChain: number;
 };
 
 export type MasterDeps = { readonly logger: Logger; readonly metrics: Metrics };
@@ -81,6 +108,7 @@ export class Master implements Service {
         deadLetters: options.deadLetters,
         deliveries: options.deliveries,
         invalidItemsKept: options.invalidItemsKept,
+        ticksKeptForMs: options.schedules.keptForMs,
       },
       { logger },
     );
@@ -101,6 +129,17 @@ export class Master implements Service {
     const spiders = new SpiderCatalog({ bundled: bundledSpiders, store, bus, logger });
     const nodes = new NodeMonitor({ nodes: store.nodes, bus, feed, metrics, clock, logger });
     const crawls = new CrawlService({ store, bus, spiders, clock, logger });
+    const starter = new TickStarter({ store, crawls, bus, clock, logger });
+    const schedules = new ScheduleService(
+      { store, crawls, starter, clock },
+      { minIntervalMs: options.schedules.minIntervalMs },
+    );
+    const { mail } = options;
+    const notifier = new Notifier({ store, deliveries: store.deliveries, bus, clock, logger });
+    const notificationRules = new NotificationRuleService(
+      { store, clock },
+      { hasMail: mail !== undefined, hasWebhooks: true },
+    );
     const deadLetters = new DeadLetterService({ store, bus, clock, logger });
     const foreign = new ForeignWorkers({
       masterId: id,
@@ -163,8 +202,18 @@ export class Master implements Service {
     this.#store = store;
     this.#bus = bus;
     this.#api = new ApiServer(
-      { host: options.host, port: options.port, tokens: options.tokens, namespace, version: options.version },
-      { store, bus, crawls, deadLetters, nodes, feed, spiders, waitReasons, metrics, clock, logger },
+      {
+        host: options.host,
+        port: options.port,
+        tokens: options.tokens,
+        namespace,
+        version: options.version,
+        uploads: options.uploads,
+      },
+      {
+        ...{ store, bus, crawls, deadLetters, nodes, feed, spiders, schedules, notificationRules },
+        ...{ waitReasons, metrics, clock, logger },
+      },
     );
     this.#working = [
       feed,
@@ -172,6 +221,18 @@ export class Master implements Service {
       foreign,
       new BusCalls({ masterId: id, bus, crawls, nodes, foreign, store, clock, logger }),
       new DeadLetterRelay({ bus, metrics, logger }),
+      new ScheduleRunner(
+        { store, starter, clock, logger },
+        { missedAfterMs: options.schedules.missedAfterMs },
+      ),
+      new CrawlEnds(
+        { store, starter, feed, listeners: [notifier], clock, logger },
+        { maxChain: options.schedules.maxChain },
+      ),
+      new NotificationWatch({ store, notifier, clock, logger }),
+      ...(mail === undefined
+        ? []
+        : [new MailSender({ store, server: new MailServer(mail, clock), clock, logger })]),
       new Janitor({ store, bus, crawls, clock, logger }, { crawlLogMaxBytes: options.crawlLogMaxBytes }),
       delivering,
       itemFeed,

@@ -15,6 +15,8 @@ const ended = z.looseObject({
 });
 const nodeChange = z.looseObject({ epoch: z.number().optional(), heartbeatAt: z.string().optional() });
 
+const tick = z.looseObject({ schedule: z.string(), tick: z.string(), scheduledAt: z.string() });
+
 const notifications = Object.fromEntries(
   NOTIFICATION_LEVELS.map((level) => [
     `notification.${level}`,
@@ -100,6 +102,18 @@ export const EVENTS: Readonly<Record<string, { readonly summary: string; readonl
     data: z.looseObject({ run: z.string(), state: z.string(), error: z.string().optional() }),
   },
   "crawl.removed": { summary: "A crawl was removed with all that it left.", data: none },
+  "schedule.fired": {
+    summary: "A tick of a schedule has made a crawl.",
+    data: tick.extend({ cause: z.enum(["cron", "after", "run"]) }),
+  },
+  "schedule.skipped": {
+    summary: "A tick of a schedule makes no crawl, for the reason given.",
+    data: tick.extend({ reason: z.string() }),
+  },
+  "schedule.failed": {
+    summary: "The crawl of a tick could not be made.",
+    data: tick.extend({ reason: z.string(), error: z.string() }),
+  },
   "node.online": { summary: "A node has started, or is back.", data: nodeChange },
   "node.suspect": { summary: "A node was not heard of for a while.", data: nodeChange },
   "node.offline": { summary: "A node left, or was not heard of for long.", data: nodeChange },

@@ -5,7 +5,7 @@ import { NODE_CALLS, type NodeCalls } from "./node-calls.js";
 export { asyncApiDocument } from "./asyncapi.js";
 export { EVENTS, LOG_EVENT_LEVELS } from "./events.js";
 export { foreignTask, NOTIFICATION_LEVELS, type NotificationLevel } from "./master-calls.js";
-export { MAX_LOG_LINES, MAX_PROFILE_SECONDS } from "./node-calls.js";
+export { MAX_LOG_LINES, MAX_PROFILE_SECONDS, SYNC_STATES, type SyncState } from "./node-calls.js";
 export type { MasterCalls, NodeCalls };
 
 /** All that may be called. */

@@ -16,6 +16,10 @@ export const MAX_PROFILE_SECONDS = 300;
 /** Log lines in one answer at most. */
 export const MAX_LOG_LINES = 2_000;
 
+/** How a version of a spider stands on a node. */
+export const SYNC_STATES = ["ready", "missing", "fetching", "installing", "failed"] as const;
+export type SyncState = (typeof SYNC_STATES)[number];
+
 /** A line of a node's log; what it says besides depends on who wrote it. */
 const logLine = z.looseObject({
   /** Counts the lines of this process; of crawls' logs, those of the node. From 1. */
@@ -170,12 +174,33 @@ export const NODE_CALLS = {
     isRepeatable: true,
   },
   "sync-spider": {
-    summary: "Sees to it that the node has a version of a spider, and tells which it has.",
+    summary:
+      "Sees to it that the node has a version of a spider, its dependencies installed, and tells which it has. Without a version: the current one.",
     args: z.object({
       spider: z.string().min(1, "must not be empty").max(100),
       version: z.string().max(100).exactOptional(),
+      /** Has it loaded as well, and tells what it says of itself. */
+      describe: z.boolean().exactOptional(),
+      /** Only tells how it stands, and fetches nothing. */
+      look: z.boolean().exactOptional(),
     }),
-    result: z.looseObject({ spider: z.string(), version: z.string() }),
+    result: z.looseObject({
+      spider: z.string(),
+      version: z.string(),
+      state: z.enum(SYNC_STATES).exactOptional(),
+      /** Its seeds, settings and so on; only when it was asked for. */
+      description: z.record(z.string(), z.unknown()).exactOptional(),
+      /** How the installation of its dependencies went, if it has any. */
+      install: z
+        .looseObject({
+          /** The end of what its commands wrote. */
+          log: z.string(),
+          tookMs: z.number().exactOptional(),
+        })
+        .exactOptional(),
+      /** Why it is not there. */
+      error: z.string().exactOptional(),
+    }),
     isRepeatable: true,
   },
   pause: {

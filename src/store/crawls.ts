@@ -58,6 +58,25 @@ export type CrawlDocument = Omit<CrawlSpec, "params" | "fetch"> & {
   readonly cut?: FinishReason;
   readonly resource?: string;
   readonly idempotency?: { readonly key: string; readonly digest: string };
+  readonly origin?: CrawlOrigin;
+  /** Its ends that nobody has acted on yet. */
+  readonly ends?: readonly CrawlEnd[];
+};
+
+/** The tick of a schedule that made a crawl. */
+export type CrawlOrigin = {
+  readonly schedule: string;
+  readonly tick: string;
+  /** Crawls that had followed one another before it. */
+  readonly chain: number;
+};
+
+/** One end of a crawl, which may have several: it can be opened again. */
+export type CrawlEnd = {
+  readonly id: string;
+  readonly status: "finished" | "failed" | "closed";
+  /** In milliseconds since the epoch. */
+  readonly at: number;
 };
 
 /** A crawl with what its users want to know. Instants in milliseconds since the epoch. */
@@ -75,6 +94,7 @@ export type CrawlRecord = Crawl & {
   readonly cut?: FinishReason;
   /** The name under which `/crawler/resource` knows it. */
   readonly resource?: string;
+  readonly origin?: CrawlOrigin;
 };
 
 export type CreateOptions = {
@@ -83,6 +103,7 @@ export type CreateOptions = {
   /** With the same key and digest again, the same crawl is returned; with another digest it is refused. */
   readonly idempotency?: { readonly key: string; readonly digest: string };
   readonly resource?: string;
+  readonly origin?: CrawlOrigin;
 };
 
 export type CrawlsDeps = {
@@ -230,6 +251,30 @@ export class Crawls {
     return document === null ? undefined : toRecord(document);
   }
 
+  async byIdempotencyKey(key: string): Promise<CrawlRecord | undefined> {
+    const document = await this.#deps.crawls.findOne({ "idempotency.key": key });
+    return document === null ? undefined : toRecord(document);
+  }
+
+  /** Crawls with ends that nobody has acted on yet, those that ended first before the others. */
+  async ended(
+    limit = 100,
+  ): Promise<readonly { readonly crawl: CrawlRecord; readonly ends: readonly CrawlEnd[] }[]> {
+    const documents = await this.#deps.crawls
+      .find({ "ends.at": { $gt: 0 } })
+      .sort({ "ends.at": 1 })
+      .limit(limit)
+      .toArray();
+    return documents.map((document) => ({ crawl: toRecord(document), ends: document.ends ?? [] }));
+  }
+
+  /** All that had to follow from this end is on record. */
+  async settleEnd(id: string, end: string): Promise<void> {
+    await this.#deps.retrier.run("settle the end of a crawl", () =>
+      this.#deps.crawls.updateOne({ _id: id }, { $pull: { ends: { id: end } } }),
+    );
+  }
+
   /** Newest first. */
   async list(options: ListOptions & { readonly status?: CrawlStatus } = {}): Promise<ListPage<CrawlRecord>> {
     const { limit = DEFAULT_LIST_LIMIT, cursor, status } = options;
@@ -265,6 +310,12 @@ export class Crawls {
       { status: { $in: ["running", "paused"] }, spider },
       { projection: { _id: 1 } },
     );
+    return crawl?._id;
+  }
+
+  /** A crawl, whatever its state, that is pinned to this version of a spider, if there is one. */
+  async pinnedTo(spider: string, spiderVersion: string): Promise<string | undefined> {
+    const crawl = await this.#deps.crawls.findOne({ spider, spiderVersion }, { projection: { _id: 1 } });
     return crawl?._id;
   }
 
@@ -355,6 +406,7 @@ export class Crawls {
     return this.#change(id, "close", ["running", "paused", "finished", "failed"], "closed", {
       $set: { status: "closed" },
       $inc: { generation: 1 },
+      $push: { ends: this.#newEnd("closed") },
     });
   }
 
@@ -363,6 +415,7 @@ export class Crawls {
     return this.#change(id, "fail", ["running", "paused"], "failed", {
       $set: { status: "failed", error, finishedAt: this.#deps.clock.now() },
       $inc: { generation: 1 },
+      $push: { ends: this.#newEnd("failed") },
     });
   }
 
@@ -466,24 +519,26 @@ export class Crawls {
     );
     if (seen === undefined) return undefined;
     const { crawl, counts } = seen;
-    const finishedAt = this.#deps.clock.now();
     const failure = crawl.runs === true ? await this.#deps.runs.failure(id) : undefined;
-    const end = {
-      ...{ counts, finishedAt, finishReason: crawl.cut ?? "completed" },
-      ...(failure === undefined
-        ? { status: "finished" as const }
-        : { status: "failed" as const, error: failure }),
-    };
+    const end = this.#newEnd(failure === undefined ? "finished" : "failed");
+    const { status, at: finishedAt } = end;
     const finished = await this.#deps.retrier.run("finish a crawl", (again) =>
       this.#deps.crawls.findOneAndUpdate(
         again
           ? {
               _id: id,
               additions: crawl.additions,
-              $or: [{ status: "running" }, { status: end.status, finishedAt }],
+              $or: [{ status: "running" }, { status, finishedAt }],
             }
           : { _id: id, additions: crawl.additions, status: "running" },
-        { $set: end },
+        {
+          $set: {
+            ...{ status, counts, finishedAt, finishReason: crawl.cut ?? "completed" },
+            ...(failure !== undefined && { error: failure }),
+          },
+          // Done twice, it is one end all the same.
+          $addToSet: { ends: end },
+        },
         { returnDocument: "after" },
       ),
     );
@@ -615,7 +670,11 @@ export class Crawls {
     verb: string,
     from: readonly CrawlStatus[],
     to: CrawlStatus,
-    update: { readonly $set: Partial<CrawlDocument>; readonly $inc?: { readonly generation: number } },
+    update: {
+      readonly $set: Partial<CrawlDocument>;
+      readonly $inc?: { readonly generation: number };
+      readonly $push?: { readonly ends: CrawlEnd };
+    },
   ): Promise<CrawlRecord> {
     return this.#deps.retrier.run(`${verb} a crawl`, async () => {
       const changed = await this.#deps.crawls.findOneAndUpdate(
@@ -705,6 +764,10 @@ export class Crawls {
     };
   }
 
+  #newEnd(status: CrawlEnd["status"]): CrawlEnd {
+    return { id: randomBytes(6).toString("hex"), status, at: this.#deps.clock.now() };
+  }
+
   #newDocument({ fetch, ...spec }: CrawlSpec, options: CreateOptions): CrawlDocument {
     const now = this.#deps.clock.now();
     return {
@@ -721,6 +784,7 @@ export class Crawls {
       reserved: 0,
       ...(options.resource !== undefined && { resource: options.resource }),
       ...(options.idempotency !== undefined && { idempotency: options.idempotency }),
+      ...(options.origin !== undefined && { origin: options.origin }),
     };
   }
 }
@@ -745,6 +809,7 @@ function toRecord(document: CrawlDocument): CrawlRecord {
     reserved: _reserved,
     reservedAt: _reservedAt,
     idempotency: _idempotency,
+    ends: _ends,
     ...fields
   } = document;
   return {

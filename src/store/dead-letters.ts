@@ -189,6 +189,12 @@ export class DeadLetters {
     return document === null ? undefined : toRecord(document);
   }
 
+  /** Whether there are more than so many: of a crawl, or of all. */
+  async areMoreThan(most: number, crawl?: string): Promise<boolean> {
+    const filter = crawl === undefined ? {} : { crawl };
+    return (await this.#letters.countDocuments(filter, { limit: most + 1 })) > most;
+  }
+
   /** Newest first. */
   async list(filter: DeadLetterFilter, options: ListOptions = {}): Promise<ListPage<DeadLetterRecord>> {
     const { limit = DEFAULT_LIST_LIMIT, cursor } = options;

@@ -6,15 +6,28 @@ import type { FileRecord, FileStore, StoredContent } from "../crawl/records.js";
 import type { Clock } from "../lib/clock.js";
 import { isDuplicateKey } from "./duplicates.js";
 import { NotFoundError } from "./errors.js";
-import type { Files } from "./files.js";
 
-const BUCKET = "contents";
 const SWEEP_BATCH = 500;
 const SWEEP_AFTER_MS = 6 * 3_600_000;
+
+/** Who knows which contents are still meant by a record. */
+export interface ContentReferences {
+  /** Those of these that some record refers to. */
+  referredTo(contentIds: readonly string[]): Promise<ReadonlySet<string>>;
+}
+
+export type MongoFileStoreDeps = {
+  readonly db: Db;
+  readonly references: ContentReferences;
+  readonly clock: Clock;
+  /** Where they lie: the collections `<bucket>.files` and `<bucket>.chunks`. */
+  readonly bucket: string;
+};
 
 /** What stands in `contents.files` beside what GridFS keeps there. */
 type ContentDocument = {
   readonly _id: ObjectId;
+  readonly length: number;
   readonly metadata?: {
     readonly contentType: string;
     /** Unique: the same bytes are stored once. Absent until they are known to be all there. */
@@ -26,8 +39,10 @@ type ContentDocument = {
   };
 };
 
+type ChunkDocument = { readonly _id: ObjectId; readonly files_id: ObjectId };
+
 /**
- * Bytes in GridFS, in the collections `contents.files` and `contents.chunks`, once for all crawls.
+ * Bytes in GridFS, each once for all who refer to them: files that crawls stored, or those of spiders' code.
  *
  * A body is uploaded before its checksum is known; if its bytes are there already by then, they are shared and the
  * upload goes. Bytes go when no file record refers to them, which must not be decided while someone is about to
@@ -39,19 +54,19 @@ type ContentDocument = {
  *    is still the same. A save in between raises it; one before has either its hold or its record.
  */
 export class MongoFileStore implements FileStore {
-  readonly #db: Db;
   readonly #contents: Collection<ContentDocument>;
   readonly #bucket: GridFSBucket;
-  readonly #files: Files;
+  readonly #chunks: Collection<ChunkDocument>;
+  readonly #references: ContentReferences;
   readonly #clock: Clock;
 
-  constructor(deps: { readonly db: Db; readonly files: Files; readonly clock: Clock }) {
-    this.#db = deps.db;
-    this.#files = deps.files;
-    this.#clock = deps.clock;
-    this.#contents = deps.db.collection(`${BUCKET}.files`);
-    this.#bucket = new GridFSBucket(deps.db, {
-      bucketName: BUCKET,
+  constructor({ db, references, clock, bucket }: MongoFileStoreDeps) {
+    this.#references = references;
+    this.#clock = clock;
+    this.#contents = db.collection(`${bucket}.files`);
+    this.#chunks = db.collection(`${bucket}.chunks`);
+    this.#bucket = new GridFSBucket(db, {
+      bucketName: bucket,
       writeConcern: { w: "majority", j: true },
     });
   }
@@ -88,6 +103,14 @@ export class MongoFileStore implements FileStore {
       await upload.abort().catch(() => {});
       throw error;
     }
+  }
+
+  /** Holds bytes that are there already, as `save` would; undefined when they are not. */
+  async share(sha256: string): Promise<StoredContent | undefined> {
+    const hold = { id: randomUUID(), at: this.#clock.now() };
+    const shared = await this.#hold(sha256, hold);
+    if (shared === null) return undefined;
+    return { contentId: shared._id.toHexString(), bytes: shared.length, sha256, hold: hold.id };
   }
 
   async discard(contentId: string, hold?: string): Promise<void> {
@@ -143,15 +166,19 @@ export class MongoFileStore implements FileStore {
       } catch (error) {
         if (!isDuplicateKey(error)) throw error;
       }
-      const shared = await this.#contents.findOneAndUpdate(
-        { "metadata.sha256": sha256 },
-        { $push: { "metadata.holds": hold }, $inc: { "metadata.uses": 1 } },
-        { projection: { _id: 1 } },
-      );
+      const shared = await this.#hold(sha256, hold);
       if (shared === null) continue; // They were removed just now: the upload takes their place.
       await this.#remove(upload);
       return shared._id;
     }
+  }
+
+  #hold(sha256: string, hold: { readonly id: string; readonly at: number }) {
+    return this.#contents.findOneAndUpdate(
+      { "metadata.sha256": sha256 },
+      { $push: { "metadata.holds": hold }, $inc: { "metadata.uses": 1 } },
+      { projection: { _id: 1, length: 1 } },
+    );
   }
 
   async #giveUp(ids: readonly ObjectId[], holds: readonly string[]): Promise<void> {
@@ -171,7 +198,7 @@ export class MongoFileStore implements FileStore {
     const { uses, holds = [] } = content.metadata ?? {};
     if (holds.some(({ at }) => at >= expired)) return false;
     const contentId = id.toHexString();
-    if ((await this.#files.referredTo([contentId])).has(contentId)) return false;
+    if ((await this.#references.referredTo([contentId])).has(contentId)) return false;
     return this.#remove(id, { "metadata.uses": uses ?? { $exists: false } });
   }
 
@@ -179,7 +206,7 @@ export class MongoFileStore implements FileStore {
   async #remove(id: ObjectId, still: Filter<ContentDocument> = {}): Promise<boolean> {
     const { deletedCount } = await this.#contents.deleteOne({ ...still, _id: id });
     if (deletedCount === 0) return false;
-    await this.#db.collection(`${BUCKET}.chunks`).deleteMany({ files_id: id });
+    await this.#chunks.deleteMany({ files_id: id });
     return true;
   }
 
@@ -188,7 +215,7 @@ export class MongoFileStore implements FileStore {
     let swept = 0;
     let batch: string[] = [];
     const discardUnused = async () => {
-      const used = await this.#files.referredTo(batch);
+      const used = await this.#references.referredTo(batch);
       for (const contentId of batch) {
         if (used.has(contentId)) continue;
         if (await this.#removeUnused(new ObjectId(contentId), expired)) swept += 1;
@@ -209,19 +236,19 @@ export class MongoFileStore implements FileStore {
 
   /** Chunks of uploads that never ended: their entry in `contents.files` would have been written last. */
   async #sweepChunks(before: ObjectId): Promise<number> {
-    const orphans = this.#db
-      .collection(`${BUCKET}.chunks`)
-      .aggregate<{ _id: ObjectId }>([
-        { $match: { files_id: { $lt: before } } },
-        { $sort: { files_id: 1 } },
-        { $group: { _id: "$files_id" } },
-        { $lookup: { from: `${BUCKET}.files`, localField: "_id", foreignField: "_id", as: "entry" } },
-        { $match: { entry: { $size: 0 } } },
-        { $project: { _id: 1 } },
-      ]);
+    const orphans = this.#chunks.aggregate<{ _id: ObjectId }>([
+      { $match: { files_id: { $lt: before } } },
+      { $sort: { files_id: 1 } },
+      { $group: { _id: "$files_id" } },
+      {
+        $lookup: { from: this.#contents.collectionName, localField: "_id", foreignField: "_id", as: "entry" },
+      },
+      { $match: { entry: { $size: 0 } } },
+      { $project: { _id: 1 } },
+    ]);
     let swept = 0;
     for await (const { _id } of orphans) {
-      await this.#db.collection(`${BUCKET}.chunks`).deleteMany({ files_id: _id });
+      await this.#chunks.deleteMany({ files_id: _id });
       swept += 1;
     }
     return swept;

@@ -41,6 +41,19 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       unique: true,
       partialFilterExpression: { "idempotency.key": { $exists: true } },
     },
+    // Ends that nobody has acted on yet.
+    { name: "ended", key: { "ends.at": 1 }, partialFilterExpression: { "ends.at": { $gt: 0 } } },
+  ],
+  schedules: [
+    { name: "next", key: { nextAt: 1 }, partialFilterExpression: { nextAt: { $gt: 0 } } },
+    { name: "oldest", key: { createdAt: 1, _id: 1 } },
+    { name: "starting", key: { starting: 1 }, partialFilterExpression: { starting: { $gt: "" } } },
+  ],
+  ticks: [
+    { name: "newest-of-schedule", key: { schedule: 1, at: -1, _id: -1 } },
+    { name: "open", key: { schedule: 1, at: 1 }, partialFilterExpression: { open: true } },
+    { name: "untold", key: { untold: 1 }, partialFilterExpression: { untold: true } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   deadLetters: [
     { name: "newest", key: { at: -1, _id: -1 } },
@@ -74,7 +87,7 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       key: { _id: 1, level: 1 },
       partialFilterExpression: { level: { $gte: 40 } },
     },
-    { name: "by-node", key: { node: 1, _id: 1 } },
+    { name: "by-node", key: { nodes: 1, _id: 1 } },
     { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   crawlLogHeads: [{ name: "by-bytes", key: { bytes: 1 } }],
@@ -114,6 +127,18 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
       partialFilterExpression: { expiresAt: { $exists: true } },
     },
   ],
+  "code.files": [
+    {
+      name: "by-sha256",
+      key: { "metadata.sha256": 1 },
+      unique: true,
+      partialFilterExpression: { "metadata.sha256": { $exists: true } },
+    },
+  ],
+  spiderVersions: [
+    { name: "newest", key: { spider: 1, version: -1 } },
+    { name: "by-content", key: { "files.contentId": 1 } },
+  ],
   // Pages of a crawl whose text may be like another's.
   likenesses: [{ name: "by-band", key: { crawl: 1, bands: 1 } }],
   crawlState: [{ name: "by-crawl", key: { crawl: 1 } }],
@@ -135,6 +160,12 @@ export const INDEXES: Readonly<Record<string, readonly IndexDescription[]>> = {
   notifications: [
     { name: "newest-first", key: { at: -1, _id: -1 } },
     { name: "expiry", key: { at: 1 }, expireAfterSeconds: 30 * 86_400 },
+  ],
+  notificationRules: [{ name: "about", key: { on: 1 } }],
+  mails: [
+    { name: "due", key: { nextAt: 1 }, partialFilterExpression: { state: "waiting" } },
+    { name: "newest", key: { at: -1, _id: -1 } },
+    { name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 },
   ],
   robots: [{ name: "expiry", key: { expiresAt: 1 }, expireAfterSeconds: 0 }],
 };

@@ -87,6 +87,16 @@ export type NodeDocument = Omit<NodeRegistration, "id"> & {
   readonly wanted?: WantedConfiguration;
   /** The look-round that found it silent. */
   readonly foundSilentBy?: string;
+  /** When it was last marked offline. */
+  readonly offlineAt?: Date;
+};
+
+/** A node that is offline, and since when, in milliseconds since the epoch by the server's clock. */
+export type GoneNode = {
+  readonly id: string;
+  readonly offlineAt: number;
+  /** It said so; otherwise it was not heard of. */
+  readonly hasLeft: boolean;
 };
 
 /** A node as users see it. Instants in milliseconds since the epoch, by the server's clock. */
@@ -196,7 +206,11 @@ export class Nodes {
   async leave(id: string, epoch: number): Promise<boolean> {
     const left = await this.#nodes.updateOne(
       { _id: id, epoch, status: { $ne: "offline" } },
-      { $set: { status: "offline", active: 0 }, $unset: { foundSilentBy: "" } },
+      {
+        $set: { status: "offline", active: 0 },
+        $unset: { foundSilentBy: "" },
+        $currentDate: { offlineAt: true },
+      },
     );
     return left.modifiedCount > 0;
   }
@@ -261,7 +275,7 @@ export class Nodes {
         status: { $ne: "offline" },
         $expr: { $lt: ["$heartbeatAt", { $subtract: ["$$NOW", silentMs] }] },
       },
-      { $set: { status: "offline", active: 0, foundSilentBy: mark } },
+      { $set: { status: "offline", active: 0, foundSilentBy: mark }, $currentDate: { offlineAt: true } },
     );
     if (marked.modifiedCount === 0) return [];
     return (await this.#nodes.find({ foundSilentBy: mark }).toArray()).map(toRow);
@@ -350,6 +364,23 @@ export class Nodes {
     return nodes.map(({ _id, labels = {} }) => ({ id: _id, labels }));
   }
 
+  /** Nodes that went offline within this time, and still are. */
+  async gone(withinMs: number): Promise<readonly GoneNode[]> {
+    const nodes = await this.#nodes
+      .find({
+        status: "offline",
+        offlineAt: { $exists: true },
+        $expr: { $gt: ["$offlineAt", { $subtract: ["$$NOW", withinMs] }] },
+      })
+      .project<Pick<NodeDocument, "_id" | "offlineAt" | "foundSilentBy">>({ offlineAt: 1, foundSilentBy: 1 })
+      .toArray();
+    return nodes.map(({ _id, offlineAt, foundSilentBy }) => ({
+      id: _id,
+      offlineAt: offlineAt?.getTime() ?? 0,
+      hasLeft: foundSilentBy === undefined,
+    }));
+  }
+
   /** How many nodes there are of each status. */
   async statuses(): Promise<ReadonlyMap<NodeStatus, number>> {
     const groups = this.#nodes.aggregate<{ _id: NodeStatus; nodes: number }>([
@@ -360,7 +391,7 @@ export class Nodes {
 }
 
 function toRow(document: NodeDocument): NodeRow {
-  const { _id, startedAt, heartbeatAt, foundSilentBy, labels, ...fields } = document;
+  const { _id, startedAt, heartbeatAt, foundSilentBy, labels, offlineAt: _offlineAt, ...fields } = document;
   return {
     id: _id,
     ...fields,

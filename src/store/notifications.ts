@@ -19,6 +19,8 @@ export type Notification = {
   readonly title: string;
   readonly text?: string;
   readonly crawl?: string;
+  /** The rule that asked for it, if one did. */
+  readonly rule?: string;
   /** In milliseconds since the epoch. */
   readonly at: number;
 };
@@ -52,6 +54,11 @@ export class Notifications {
         return false;
       }
     });
+  }
+
+  /** Whether it is there. */
+  async has(id: string): Promise<boolean> {
+    return (await this.#notifications.findOne({ _id: id }, { projection: { _id: 1 } })) !== null;
   }
 
   /** Newest first. */

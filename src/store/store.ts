@@ -15,7 +15,7 @@ import {
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
-import { Deliveries, type DeliveriesOptions, type DeliveryDocument } from "./deliveries.js";
+import { Deliveries, type DeliveriesOptions, type DeliveryDocument, ITEMS_STORED } from "./deliveries.js";
 import { type DeliveryLaneDocument, DeliveryLanes, type WaitingDocument } from "./delivery-lanes.js";
 import { Duties, type DutyDocument } from "./duties.js";
 import { StoreUnavailableError } from "./errors.js";
@@ -27,10 +27,12 @@ import { type InvalidItemDocument, InvalidItems } from "./invalid-items.js";
 import { ItemTellings } from "./item-tellings.js";
 import { type ItemDocument, Items, type ItemVersionDocument } from "./items.js";
 import { type LeaseDocument, Leases, type MasterDocument } from "./leases.js";
+import { type MailDocument, Mails } from "./mails.js";
 import { MongoFrontier } from "./mongo-frontier.js";
 import { MongoResultSink } from "./mongo-result-sink.js";
 import { MongoRobotsStore, type RobotsDocument } from "./mongo-robots-store.js";
 import { type NodeDocument, Nodes } from "./nodes.js";
+import { NotificationRules, type RuleDocument } from "./notification-rules.js";
 import { type NotificationDocument, Notifications } from "./notifications.js";
 import { type PageDocument, Pages } from "./pages.js";
 import { objectionTo, objectionToAny } from "./replica-set-check.js";
@@ -38,8 +40,11 @@ import { Replies, type ReplyDocument } from "./replies.js";
 import { Retention } from "./retention.js";
 import { isTransient, Retrier } from "./retrier.js";
 import { type RunDocument, Runs } from "./runs.js";
+import { type ScheduleDocument, Schedules } from "./schedules.js";
 import { ServerClock } from "./server-clock.js";
+import { type SpiderVersionDocument, SpiderVersions } from "./spider-versions.js";
 import { type SpiderDocument, Spiders } from "./spiders.js";
+import { type TickDocument, Ticks } from "./ticks.js";
 import type { UrlDocument } from "./url-document.js";
 import { UrlList } from "./url-list.js";
 import { UrlRounds } from "./url-rounds.js";
@@ -59,6 +64,8 @@ export type StoreOptions = {
   readonly retryForMs: number;
   /** How long one operation waits for a primary, in milliseconds. @default 10_000 */
   readonly serverSelectionMs: number;
+  /** How long ticks of schedules are kept once they have ended, in milliseconds. @default 30 days */
+  readonly ticksKeptForMs: number;
   /** How many dead letters are kept, and for how long. */
   readonly deadLetters?: Partial<DeadLettersOptions>;
   readonly deliveries?: Partial<DeliveriesOptions>;
@@ -76,6 +83,7 @@ export const STORE_DEFAULTS = {
   retryForMs: 20_000,
   serverSelectionMs: 10_000,
   invalidItemsKept: 10_000,
+  ticksKeptForMs: 30 * 86_400_000,
 } satisfies Omit<StoreOptions, "uri">;
 
 export type StoreDeps = { readonly logger: Logger; readonly clock?: Clock };
@@ -114,6 +122,8 @@ export class Store implements Service {
   readonly nodes: Nodes;
   readonly leases: Leases;
   readonly notifications: Notifications;
+  readonly notificationRules: NotificationRules;
+  readonly mails: Mails;
   readonly replies: Replies;
   readonly deadLetters: DeadLetters;
   readonly deliveries: Deliveries;
@@ -121,6 +131,12 @@ export class Store implements Service {
   readonly duties: Duties;
   readonly crawlLogs: CrawlLogs;
   readonly spiders: Spiders;
+  readonly schedules: Schedules;
+  readonly ticks: Ticks;
+  /** The code of spiders, version by version. */
+  readonly versions: SpiderVersions;
+  /** The files of that code. */
+  readonly code: MongoFileStore;
   readonly serverClock: ServerClock;
   readonly shardCount: number;
 
@@ -177,7 +193,7 @@ export class Store implements Service {
     this.itemTellings = new ItemTellings(items, retrier);
     this.invalidItems = new InvalidItems(invalidItems, retrier, options.invalidItemsKept);
     this.files = new Files(files, retrier);
-    this.contents = new MongoFileStore({ db, files: this.files, clock });
+    this.contents = new MongoFileStore({ db, references: this.files, clock, bucket: "contents" });
     const archive = db.collection<ArchiveDocument>("archive");
     this.states = new MongoCrawlStates(db.collection<CrawlStateDocument>("crawlState"), retrier);
     this.archive = new Archive(archive, retrier, (contentId) => this.contents.open(contentId));
@@ -208,6 +224,8 @@ export class Store implements Service {
     );
     this.replies = new Replies({ replies: db.collection<ReplyDocument>("replies"), urls, retrier, clock });
     this.notifications = new Notifications(db.collection<NotificationDocument>("notifications"), retrier);
+    this.notificationRules = new NotificationRules(db.collection<RuleDocument>("notificationRules"), retrier);
+    this.mails = new Mails(db.collection<MailDocument>("mails"), retrier);
     this.deadLetters = new DeadLetters(
       { letters: db.collection<DeadLetterDocument>("deadLetters"), retrier, clock },
       options.deadLetters,
@@ -238,7 +256,6 @@ export class Store implements Service {
     );
     this.crawlLogs = new CrawlLogs(
       {
-        client: this.#client,
         lines: db.collection<CrawlLogDocument>("crawlLogs"),
         heads: db.collection<CrawlLogHeadDocument>("crawlLogHeads"),
         crawls: db.collection<CrawlDocument>("crawls"),
@@ -247,6 +264,28 @@ export class Store implements Service {
       options.crawlLogs,
     );
     this.spiders = new Spiders(db.collection<SpiderDocument>("spiders"), retrier);
+    this.ticks = new Ticks(db.collection<TickDocument>("ticks"), retrier, {
+      keptForMs: options.ticksKeptForMs,
+    });
+    this.schedules = new Schedules({
+      client: this.#client,
+      schedules: db.collection<ScheduleDocument>("schedules"),
+      ticks: this.ticks,
+      retrier,
+    });
+    this.code = new MongoFileStore({
+      db,
+      references: { referredTo: (ids) => this.versions.referredTo(ids) },
+      clock,
+      bucket: "code",
+    });
+    this.versions = new SpiderVersions({
+      versions: db.collection<SpiderVersionDocument>("spiderVersions"),
+      spiders: this.spiders,
+      contents: this.code,
+      retrier,
+      clock,
+    });
     this.serverClock = new ServerClock(db, clock);
   }
 
@@ -305,7 +344,7 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
-    await this.deliveries.drop(crawl);
+    await this.deliveries.drop(crawl, ITEMS_STORED);
     await this.runs.drop(crawl);
     await this.crawlLogs.purge(crawl);
   }

@@ -19,6 +19,7 @@ import { CALLS, type WarrenBus } from "../protocol/index.js";
 import { Aftermath, type CommittedGroup, Committer, Replies, TaskEvents } from "../results/index.js";
 import { bundledSpiders } from "../spiders/index.js";
 import { type CrawlLogsOptions, type DeadLettersOptions, Store } from "../store/index.js";
+import { NodeCode, type NodeCodeOptions } from "./code/node-code.js";
 import {
   CrawlLog,
   type CrawlLogOptions,
@@ -67,6 +68,8 @@ export type ClusterWorkerOptions = {
   readonly crawlLog: Omit<CrawlLogOptions, "node">;
   /** Workers that a URL may end before it is set aside. */
   readonly maxCrashes: number;
+  /** Where spiders' code is kept, how much of it, and how what it needs is installed. */
+  readonly spiders: Omit<NodeCodeOptions, "node">;
 };
 
 /** Time that a stopping worker keeps for storing and acknowledging, in milliseconds. */
@@ -96,6 +99,7 @@ export class ClusterWorker implements Service {
   readonly #browser: Browser;
   readonly #renderer: Renderer;
   readonly #crawls: CrawlView;
+  readonly #code: NodeCode;
   readonly #engine: Engine;
   readonly #committer: Committer<TaskContext>;
   readonly #events: TaskEvents;
@@ -160,6 +164,10 @@ export class ClusterWorker implements Service {
       logger,
       onStopped: (crawl) => this.#cancelCrawl(crawl),
     });
+    this.#code = new NodeCode(
+      { node: nodeId, ...options.spiders },
+      { store: this.#store, bundled: bundledSpiders, clock, logger },
+    );
     this.#engine = new Engine(
       {
         fetcher: this.#fetcher,
@@ -169,7 +177,7 @@ export class ClusterWorker implements Service {
         ),
         files: this.#store.contents,
         contents: this.#store.bodies,
-        spiders: bundledSpiders,
+        spiders: this.#code.catalog,
         states: this.#store.states,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#store.frontier,
@@ -184,7 +192,8 @@ export class ClusterWorker implements Service {
         hookLog: (crawl, spider) => this.#crawlLog.loggerFor(aboutOf(crawl, spider)),
         onProgress: (task, bytes) => this.#events.progress(task, bytes),
         onHostLearnt: (state) => this.#events.hostLearnt(state),
-        whenAwake: () => this.#stalls.whenAwake(),
+        // A crawl that logs faster than that can be shipped goes on more slowly.
+        whenAwake: () => this.#stalls.whenAwake() ?? this.#crawlLog.whenWritable(),
         node: nodeId,
       },
       options.limits,
@@ -241,7 +250,7 @@ export class ClusterWorker implements Service {
         clock,
         logger,
         metrics,
-        isExternal: (spider) => !bundledSpiders.has(spider) && this.#isStored(spider),
+        isExternal: (spider) => !bundledSpiders.has(spider) && this.#code.directory.isExternal(spider),
         onStarted: (task) => this.#events.started(task),
         onGarbage: (delivery) =>
           this.#refusals.giveUp(delivery, "invalid-message", "is not a dispatched task"),
@@ -260,14 +269,14 @@ export class ClusterWorker implements Service {
         runs: this.#store.runs,
         crawls: this.#crawls,
         counts: this.#store.crawls,
-        spiders: bundledSpiders,
+        spiders: this.#code.catalog,
         states: this.#store.states,
         frontier: this.#store.frontier,
         results: this.#store.results,
         events: this.#bus.events,
         taskEvents: this.#events,
         mayTake: () => !this.#loop.isPaused && !this.#loop.isDraining,
-        logOf: (crawl, run) => logger.child({ crawl, run }),
+        logOf: (crawl, spider, run) => this.#crawlLog.loggerFor({ ...aboutOf(crawl, spider), run }),
         clock,
         logger,
       },
@@ -315,6 +324,7 @@ export class ClusterWorker implements Service {
     this.#workerLines.begin();
     await this.#crawls.start();
     await this.#configuration.restore();
+    await this.#code.start();
     const handlers = nodeCommands({
       node: nodeId,
       version,
@@ -324,7 +334,7 @@ export class ClusterWorker implements Service {
       engine: this.#engine,
       renderer: this.#renderer,
       configuration: this.#configuration,
-      spiders: bundledSpiders,
+      spiders: this.#code,
       log: this.#deps.log,
       crawlLog: this.#crawlLog,
       clock: this.#clock,
@@ -348,6 +358,7 @@ export class ClusterWorker implements Service {
     await this.#runs.stop();
     if (this.#bus.connected) await this.#loop.stop();
     await this.#engine.stop();
+    await this.#code.stop();
     await this.#browser.stop();
     await this.#refusals.stop();
     await this.#stalls.stop();
@@ -370,10 +381,6 @@ export class ClusterWorker implements Service {
     const runs = this.#runs.cancelCrawl(crawl);
     const { aborted, dropped } = this.#loop.cancelCrawl(crawl, generation);
     return { aborted: aborted + runs, dropped };
-  }
-
-  async #isStored(spider: string): Promise<boolean> {
-    return (await this.#store.spiders.get(spider)) !== undefined;
   }
 
   /** A group is stored: now it may be acknowledged, told and answered. */

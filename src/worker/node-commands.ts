@@ -2,12 +2,11 @@ import { cpus, freemem, hostname, loadavg, totalmem } from "node:os";
 import type { HandlersOf } from "../bus/index.js";
 import type { Engine } from "../crawl/engine.js";
 import type { Renderer } from "../crawl/render/renderer.js";
-import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import type { Clock } from "../lib/clock.js";
 import type { LogRing } from "../lib/log-ring.js";
 import type { NodeCalls } from "../protocol/index.js";
+import { type SyncableSpiders, syncSpider } from "./code/sync-spider.js";
 import type { CrawlLog } from "./crawl-log/index.js";
-import { CommandError } from "./errors.js";
 import type { NodeConfiguration } from "./node-configuration.js";
 import { Profiler } from "./profiler.js";
 import type { Stopped, TaskLoop } from "./task-loop.js";
@@ -22,7 +21,7 @@ export type NodeCommandsDeps = {
   readonly engine: Pick<Engine, "leaveAlone">;
   readonly renderer: Pick<Renderer, "describe">;
   readonly configuration: NodeConfiguration;
-  readonly spiders: SpiderCatalog;
+  readonly spiders: SyncableSpiders;
   /** What this process has logged of late. */
   readonly log: LogRing;
   /** What was logged here about crawls. */
@@ -94,18 +93,7 @@ export function nodeCommands(deps: NodeCommandsDeps): HandlersOf<NodeCalls> {
       return config();
     },
 
-    "sync-spider": async ({ spider, version: wanted }) => {
-      const known = await deps.spiders.get(spider, wanted);
-      if (known === undefined) throw new CommandError("not-found", `there is no spider "${spider}" here`);
-      const has = known.version ?? "bundled";
-      if (wanted !== undefined && wanted !== has) {
-        throw new CommandError(
-          "not-found",
-          `there is no version "${wanted}" of spider "${spider}" here, but "${has}"`,
-        );
-      }
-      return { spider, version: has };
-    },
+    "sync-spider": (args) => syncSpider(deps.spiders, args),
 
     pause: async () => {
       await configuration.change({ paused: true });

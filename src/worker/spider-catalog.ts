@@ -1,5 +1,3 @@
-import path from "node:path";
-import { pathToFileURL } from "node:url";
 import type { Spider } from "../crawl/spider.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { ConfigError, messageOf } from "../lib/errors.js";
@@ -17,7 +15,9 @@ export type SpiderMakers = { readonly [Kind in SpiderSource["kind"]]: SpiderMake
 
 const MAKERS: SpiderMakers = {
   declarative: async ({ manifest }) => compileSpider(manifest),
-  module: ({ folder, entry }) => importedSpider(path.join(folder, entry)),
+  module: async () => {
+    throw new ConfigError("spiders that are modules cannot be run here");
+  },
   process: async () => {
     throw new ConfigError("spiders that are processes cannot be run in standalone mode");
   },
@@ -29,7 +29,7 @@ const MAKERS: SpiderMakers = {
  */
 export async function spiderCatalog(
   wanted: string | undefined,
-  makers: SpiderMakers = MAKERS,
+  makers: Partial<SpiderMakers> = {},
 ): Promise<SpiderCatalog> {
   if (wanted === undefined || bundledSpiders.has(wanted)) return bundledSpiders;
   if (!/[./\\]/.test(wanted)) {
@@ -44,9 +44,9 @@ export async function spiderCatalog(
  * The spider in a file or a folder, of whatever kind it is.
  * @throws ConfigError when it holds none, or it cannot be made
  */
-export async function loadSpider(place: string, makers: SpiderMakers = MAKERS): Promise<Spider> {
+export async function loadSpider(place: string, makers: Partial<SpiderMakers> = {}): Promise<Spider> {
   try {
-    return await made(await spiderSource(place), makers);
+    return await made(await spiderSource(place), { ...MAKERS, ...makers });
   } catch (error) {
     const isPlaced = error instanceof ConfigError && error.message.includes(place);
     const message = isPlaced ? messageOf(error) : `${place}: ${messageOf(error)}`;
@@ -65,24 +65,4 @@ function made(source: SpiderSource, makers: SpiderMakers): Promise<Spider> {
     default:
       return source satisfies never;
   }
-}
-
-/** A module in this process: of a user's own machine, who knows what it does. */
-async function importedSpider(file: string): Promise<Spider> {
-  let loaded: unknown;
-  try {
-    loaded = await import(pathToFileURL(file).href);
-  } catch (error) {
-    throw new Error(`cannot be loaded: ${messageOf(error)}`, { cause: error });
-  }
-  const spider =
-    typeof loaded === "object" && loaded !== null && "default" in loaded ? loaded.default : undefined;
-  if (!isSpider(spider)) throw new Error("must export by default an object with `name` and `parse`");
-  return spider;
-}
-
-function isSpider(value: unknown): value is Spider {
-  if (typeof value !== "object" || value === null) return false;
-  const { name, parse } = value as { name?: unknown; parse?: unknown };
-  return typeof name === "string" && name !== "" && typeof parse === "function";
 }

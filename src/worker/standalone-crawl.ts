@@ -2,7 +2,8 @@ import { readFile } from "node:fs/promises";
 import { parse as parseYaml } from "yaml";
 import type { ZodError } from "zod";
 import type { Crawl } from "../crawl/crawl.js";
-import { crawlRequest, spiderNameOf } from "../crawl/crawl-request.js";
+import { crawlRequest, spiderOf } from "../crawl/crawl-request.js";
+import { asRun, isRunnable } from "../crawl/run.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { withSettings } from "../crawl/spider-settings.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
@@ -27,23 +28,24 @@ export async function crawlOf(settings: Settings, spiders: SpiderCatalog): Promi
     // What is no object in the file stays as it is, for the schema to refuse.
     ...(isRecord(fromFile.limits ?? {}) && { limits: { ...(fromFile.limits ?? {}), ...limits } }),
   };
-  const name = spiderNameOf(given);
+  const name = spiderOf(given)?.spider;
   const spider = name === undefined ? undefined : await spiders.get(name);
   const parsed = crawlRequest.safeParse(withSettings(given, spider?.settings));
   if (!parsed.success) throw refusal(parsed.error, flags);
   const { nodes: _nodes, ...spec } = parsed.data;
   if (spider === undefined) throw new ConfigError(`--config spider: there is no spider "${spec.spider}"`);
   const seeds = spec.seeds.length > 0 ? spec.seeds : (spider.seeds ?? []);
-  if (seeds.length === 0) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
+  const runs = isRunnable(spider);
+  if (seeds.length === 0 && !runs) throw new ConfigError("--seed: nothing to crawl; give at least one URL");
   for (const seed of seeds) {
     if (canonicalUrl(seed) !== undefined) continue;
     const origin =
       over.seeds !== undefined ? "--seed" : spec.seeds.length > 0 ? "--config seeds:" : "--spider: its seed";
     throw new ConfigError(`${origin} must be an absolute http(s) URL, not "${withoutPassword(seed)}"`);
   }
+  const whole = { ...spec, seeds };
   return {
-    ...spec,
-    seeds,
+    ...(runs ? asRun(whole) : whole),
     id: "standalone",
     status: "running",
     generation: 1,

@@ -6,7 +6,7 @@ import path from "node:path";
 import type { Writable } from "node:stream";
 import { LRUCache } from "lru-cache";
 import { MemoryContentIndex } from "../crawl/content-index.js";
-import type { Crawl, CrawlCounts, FinishReason } from "../crawl/crawl.js";
+import { type Crawl, type CrawlCounts, type FinishReason, NO_COUNTS } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatch/dispatcher.js";
 import { Engine } from "../crawl/engine.js";
 import type { Fetcher } from "../crawl/fetch/fetcher.js";
@@ -27,6 +27,7 @@ import { Recrawler } from "../crawl/recrawler.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
 import { Robots, robotsOptionsOf } from "../crawl/robots/robots.js";
+import { isRunnable } from "../crawl/run.js";
 import type { SpiderCatalog } from "../crawl/spider-catalog.js";
 import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
@@ -36,6 +37,7 @@ import { ConfigError, messageOf } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Committer } from "../results/index.js";
+import { StandaloneRun } from "./standalone-run.js";
 import type { WarcFile } from "./warc-file.js";
 
 const SHARDS = 64;
@@ -87,6 +89,9 @@ export class Standalone implements Service {
   readonly #committer: Committer<Task>;
   readonly #stopping = new AbortController();
   readonly #waiting: Task[] = [];
+  readonly #states: MemoryCrawlStates;
+  #whole: StandaloneRun | undefined;
+  #isRunOver = false;
   readonly #totals = { items: 0, invalidItems: 0, files: 0, bytes: 0 };
   #active = 0;
   #pagesLeft: number;
@@ -106,6 +111,8 @@ export class Standalone implements Service {
       this.#fail = reject;
     });
     const hosts = new MemoryHostStates();
+    const states = new MemoryCrawlStates();
+    this.#states = states;
     const rendering = renderingOf(options, { fetcher, clock, logger });
     this.#browser = rendering?.browser;
     this.#engine = new Engine(
@@ -118,7 +125,7 @@ export class Standalone implements Service {
         files: new FolderFileStore(options.filesFolder),
         contents: new MemoryContentIndex(),
         spiders,
-        states: new MemoryCrawlStates(),
+        states,
         ...(deps.documents !== undefined && { documents: deps.documents }),
         claims: this.#frontier,
         ...(rendering !== undefined && { renderer: rendering.renderer }),
@@ -183,8 +190,9 @@ export class Standalone implements Service {
   /** @throws ConfigError when a seed is no http(s) URL */
   async start(): Promise<void> {
     const { crawl, concurrency } = this.#options;
+    if (crawl.runs === true) await this.#beginRun(crawl);
     const identity = new UrlIdentity(crawl);
-    const seeds = crawl.seeds.map((seed): NewUrl => {
+    const seeds = (crawl.runs === true ? [] : crawl.seeds).map((seed): NewUrl => {
       const url = canonicalUrl(seed);
       if (url === undefined) throw new ConfigError(`--seed must be an absolute http(s) URL, not "${seed}"`);
       return {
@@ -220,7 +228,39 @@ export class Standalone implements Service {
   }
 
   get counts(): CrawlCounts {
-    return { ...this.#frontier.counts, ...this.#totals };
+    const { items, invalidItems } = this.#whole?.counts ?? NO_COUNTS;
+    const totals = this.#totals;
+    return {
+      ...this.#frontier.counts,
+      ...totals,
+      items: totals.items + items,
+      invalidItems: totals.invalidItems + invalidItems,
+    };
+  }
+
+  /** The crawl is not over before its run is. */
+  async #beginRun(crawl: Crawl): Promise<void> {
+    const { spiders, items, clock, logger } = this.#deps;
+    const spider = await spiders.get(crawl.spider);
+    if (spider === undefined || !isRunnable(spider)) {
+      throw new ConfigError(`--spider: "${crawl.spider}" does not run as a whole`);
+    }
+    const run = new StandaloneRun(crawl, spider, {
+      frontier: this.#frontier,
+      items,
+      states: this.#states,
+      onAdded: (hosts) => this.#dispatcher.added(crawl.id, hosts),
+      clock,
+      logger,
+    });
+    this.#whole = run;
+    void run
+      .execute(this.#stopping.signal)
+      .then(() => {
+        this.#isRunOver = true;
+        this.#checkOver();
+      })
+      .catch((error: unknown) => this.#fail(error));
   }
 
   /** Where items go does not come back as a database does: a full disk or a closed pipe ends the crawl. */
@@ -288,6 +328,7 @@ export class Standalone implements Service {
   }
 
   #checkOver(): void {
+    if (this.#whole !== undefined && !this.#isRunOver) return;
     const { queued, active } = this.counts;
     if (queued === 0 && active === 0 && this.#committer.size === 0) {
       if (this.#finishReason === "completed" && this.#frontier.nextVisits > 0) return;

@@ -311,8 +311,17 @@ describe("POST /crawls", () => {
   it("takes for one URL what the crawl, or else its spider, takes for one", async () => {
     const urls = { sortQuery: false };
     const seeds = ["http://one.test/?utm_source=x", "http://one.test/"];
-    const { body: crawl } = await master.post("/api/v1/crawls", { spider: "seeded", seeds, urls });
-    expect(crawl).toMatchObject({ urls: { sortQuery: false, dropTracking: true }, counts: { queued: 1 } });
+    const limits = { maxPages: 7 };
+    const { body: crawl } = await master.post("/api/v1/crawls", { spider: "seeded", seeds, urls, limits });
+    expect(crawl).toMatchObject({
+      limits: { maxDepth: 5, maxPages: 7 },
+      urls: { sortQuery: false, dropTracking: true },
+      counts: { queued: 1 },
+    });
+    expect(JSON.stringify(crawl)).not.toContain("s3cret");
+    const shown = await master.get("/api/v1/spiders/seeded");
+    expect(shown.body.settings).toMatchObject({ limits: { maxDepth: 5, maxPages: 1_000 } });
+    expect(JSON.stringify(shown.body)).not.toContain("s3cret");
 
     const added = await master.post(`/api/v1/crawls/${crawl.id}/urls`, {
       urls: ["http://one.test/?gclid=1", "http://one.test/?a&b", "http://one.test/?b&a&utm_term=y"],
@@ -503,7 +512,8 @@ describe("what is not there", () => {
     ["GET", "/api/v1/nodes/nonesuch", 404],
     ["GET", "/api/v1/spiders/nonesuch", 404],
     ["GET", "/nowhere", 404],
-    ["GET", "/api/v1/schedules", 404],
+    ["GET", "/api/v1/schedules/nonesuch", 404],
+    ["GET", "/api/v1/schedules/nonesuch/runs", 404],
     ["PUT", "/api/v1/crawls", 405],
     ["DELETE", "/healthz", 405],
     ["GET", "/crawler/resource", 405],

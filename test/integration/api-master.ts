@@ -16,7 +16,10 @@ import { EventFeed } from "../../src/master/event-feed.js";
 import { ForeignGate } from "../../src/master/foreign-gate.js";
 import { ForeignWorkers } from "../../src/master/foreign-workers.js";
 import { NodeMonitor, type NodeMonitorOptions } from "../../src/master/node-monitor.js";
+import { NotificationRuleService } from "../../src/master/notification-rule-service.js";
+import { ScheduleService } from "../../src/master/schedule-service.js";
 import { SpiderCatalog } from "../../src/master/spider-catalog.js";
+import { TickStarter } from "../../src/master/tick-starter.js";
 import { WaitReasons } from "../../src/master/wait-reasons.js";
 import { CALLS, type WarrenBus } from "../../src/protocol/index.js";
 import { Store } from "../../src/store/index.js";
@@ -27,7 +30,11 @@ const SPIDERS: readonly Pick<Spider, "name" | "version" | "seeds" | "settings">[
   {
     name: "seeded",
     seeds: ["http://seeded.test/one", "http://seeded.test/two"],
-    settings: { urls: { sortQuery: true, dropTracking: true } },
+    settings: {
+      limits: { maxDepth: 5, maxPages: 1_000 },
+      urls: { sortQuery: true, dropTracking: true },
+      fetch: { auth: { "https://seeded.test": { bearer: "s3cret" } } },
+    },
   },
 ];
 
@@ -122,6 +129,16 @@ export class ApiMaster {
       nodes: this.nodes,
       feed: this.#feed,
       spiders,
+      notificationRules: new NotificationRuleService(
+        { store: this.store, clock },
+        { hasMail: true, hasWebhooks: true },
+      ),
+      schedules: new ScheduleService({
+        store: this.store,
+        crawls,
+        starter: new TickStarter({ store: this.store, crawls, bus: this.#bus, clock, logger }),
+        clock,
+      }),
       waitReasons: new WaitReasons({
         hosts: this.store.hosts,
         capacity: (nodes) => this.nodes.capacity(nodes),

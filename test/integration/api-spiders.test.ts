@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Names } from "../../src/bus/topology.js";
+import { declarationSchema } from "../../src/spiders/declarative/index.js";
 import { openChannel } from "../support/stranger.js";
 import { type ApiMaster, startApiMaster } from "./api-master.js";
 
@@ -26,7 +27,7 @@ describe("external spiders", () => {
 
     expect(refused).toMatchObject({ status: 400, body: { errors: [{ field: "spider" }] } });
     expect([first.status, again.status, crawl.status]).toEqual([201, 200, 201]);
-    const row = { name: "theirs", version: "1", seeds: [], external: true };
+    const row = { name: "theirs", kind: "external", version: "1", seeds: [], runs: false, external: true };
     expect(first.body).toEqual(row);
     expect((await master.get("/api/v1/spiders/theirs")).body).toEqual(row);
     const names = (await master.get("/api/v1/spiders")).body.items.map(({ name }: { name: string }) => name);
@@ -66,9 +67,8 @@ describe("external spiders", () => {
 
   it.each([
     ["another value", { external: false }, 400, "external"],
-    ["a declarative spider", { items: [] }, 400, "external"],
     ["an unknown member", { external: true, more: 1 }, 400, "more"],
-    ["nothing", {}, 400, "external"],
+    ["nothing", {}, 400, "items"],
   ])("are refused with %s, naming the member", async (_what, body, status, field) => {
     const answer = await put("wrong", body);
 
@@ -77,10 +77,7 @@ describe("external spiders", () => {
     expect((await master.get("/api/v1/spiders/wrong")).status).toBe(404);
   });
 
-  it("cannot be code yet, nor take the name of a bundled one, nor a name that is none", async () => {
-    const code = await put("code", "export default {}", { "content-type": "text/javascript" });
-
-    expect(code).toMatchObject({ status: 415, body: { code: "unsupported-media-type" } });
+  it("cannot take the name of a bundled one, nor a name that is none", async () => {
     expect(await put("links", { external: true })).toMatchObject({ status: 409 });
     expect(await master.send("DELETE", "/api/v1/spiders/links")).toMatchObject({ status: 409 });
     expect(await put("a%20b", { external: true })).toMatchObject({ status: 400 });
@@ -108,4 +105,10 @@ describe("external spiders", () => {
       await guarded.dispose();
     }
   });
+});
+
+it("a master serves the schema of declarative spiders", async () => {
+  const { status, body } = await master.get("/spider.schema.json");
+  expect(status).toBe(200);
+  expect(body).toEqual(JSON.parse(JSON.stringify(declarationSchema())));
 });

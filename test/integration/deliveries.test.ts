@@ -294,7 +294,7 @@ describe("a delivery", () => {
   it("goes with its crawl", async () => {
     await store.deliveries.add([delivery("/hook", { crawl: "c1" }), delivery("/hook", { crawl: "c2" })]);
 
-    await store.deliveries.drop("c1");
+    await store.deliveries.drop("c1", "test.happened");
 
     expect((await store.deliveries.list({})).items.map(({ crawl }) => crawl)).toEqual(["c2"]);
   });

@@ -179,6 +179,26 @@ describe("MongoFrontier", () => {
     expect(await one.frontier.commit([done(all[0] as NewUrl, sent.token)])).toEqual(new Set());
   });
 
+  it("shows how many of a URL's items were refused, until it ends anew", async () => {
+    const { crawl, url } = newCrawl();
+    const refused = url("one");
+    await one.frontier.add([refused]);
+    const end = async (invalidItems: number | undefined) => {
+      const dispatch = newDispatch();
+      await one.frontier.dispatch([refused.id], dispatch);
+      const ending = {
+        ...done(refused, dispatch.token),
+        ...(invalidItems !== undefined && { invalidItems }),
+      };
+      await one.frontier.commit([ending]);
+      return (await one.urls.list(crawl, { limit: 10 })).items;
+    };
+
+    expect(await end(2)).toMatchObject([{ state: "done", items: 1, invalidItems: 2 }]);
+    await one.rounds.open(crawl, { ids: [refused.id] }, 10);
+    expect(await end(undefined)).toMatchObject([{ state: "done", items: 1, invalidItems: 0 }]);
+  });
+
   it("keeps what exactly speaks against a URL, until it waits after all", async () => {
     const { crawl, url } = newCrawl();
     const error = 'trap "calendar": from 2028-11-01 to 2028-12-01';

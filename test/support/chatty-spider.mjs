@@ -12,8 +12,10 @@ const chatty = {
   version: "7",
   async *parse(page) {
     const lines = Number(page.crawl.params.lines ?? 1);
+    const { pathname } = new URL(page.url);
+    const { log } = page;
     for (let number = 1; number <= lines; number += 1) {
-      page.log.info({ number }, `${new URL(page.url).pathname} says ${number} of ${lines}`);
+      log.info({ number }, `${pathname} says ${number} of ${lines}`);
       // As a spider does that waits for something now and then.
       if (number % 500 === 0) await new Promise((resolve) => setImmediate(resolve));
     }

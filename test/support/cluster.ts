@@ -75,6 +75,11 @@ export class Cluster {
     return member;
   }
 
+  /** What a member keeps on its disk. */
+  dataDirOf(name: string): string {
+    return path.join(this.#dataDir ?? "", name);
+  }
+
   /** Ends what still runs and removes queues, exchanges and the database. */
   async stop(): Promise<void> {
     await Promise.all(this.members.map((member) => member.end("SIGKILL")));

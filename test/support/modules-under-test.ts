@@ -10,6 +10,11 @@ import { createLogger, type Logger } from "../../src/lib/logger.js";
 import { ModuleHost, type ModuleSettings, type ModuleSpider } from "../../src/worker/modules/index.js";
 import { documentsUnderTest } from "./documents-under-test.js";
 
+/** Processes run JavaScript: the program that was built. */
+export const SPIDER_PROCESS_PROGRAM = fileURLToPath(
+  new URL("../../dist/worker/modules/spider-process.js", import.meta.url),
+);
+
 export type LogLine = { readonly level: string; readonly msg: string; readonly [field: string]: unknown };
 
 export type PageGiven = {
@@ -28,14 +33,17 @@ export class ModulesUnderTest {
   readonly states = new MemoryCrawlStates();
   readonly folder: string;
   readonly #logger: Logger;
-  readonly #documents = documentsUnderTest();
+  readonly documents = documentsUnderTest();
   #spiders = 0;
 
   private constructor(folder: string, settings: Partial<ModuleSettings>) {
     this.folder = folder;
     const write = (line: string) => void this.lines.push(JSON.parse(line) as LogLine);
     this.#logger = createLogger({ level: "debug", destination: { write } });
-    this.host = new ModuleHost({ logger: this.#logger }, { program: PROGRAM, processes: 2, ...settings });
+    this.host = new ModuleHost(
+      { logger: this.#logger },
+      { program: SPIDER_PROCESS_PROGRAM, processes: 2, ...settings },
+    );
   }
 
   static async start(settings: Partial<ModuleSettings> = {}): Promise<ModulesUnderTest> {
@@ -44,7 +52,7 @@ export class ModulesUnderTest {
 
   async dispose(): Promise<void> {
     await this.host.stop();
-    await this.#documents.stop();
+    await this.documents.stop();
     await rm(this.folder, { recursive: true, force: true });
   }
 
@@ -84,14 +92,12 @@ export class ModulesUnderTest {
       contentType,
       body: Buffer.from(body),
       state: this.state(),
-      documents: this.#documents,
+      documents: this.documents,
       log: () => this.#logger.child({ crawl: "crawl", url }),
       signal,
     });
   }
 }
-
-const PROGRAM = fileURLToPath(new URL("../../dist/worker/modules/spider-process.js", import.meta.url));
 
 /** All that a spider yields. */
 export async function outputsOf(

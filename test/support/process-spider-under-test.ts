@@ -6,17 +6,20 @@ import type { SpiderContext, SpiderOutput } from "../../src/crawl/spider.js";
 import { systemClock } from "../../src/lib/clock.js";
 import { createLogger, type Logger } from "../../src/lib/logger.js";
 import type { ChildProcesses } from "../../src/worker/processes/child-processes.js";
-import {
-  type ProcessSpider,
-  ProcessSpiders,
-  type ProcessSpidersOptions,
-} from "../../src/worker/processes/process-spiders.js";
+import type { ProcessSpidersOptions } from "../../src/worker/processes/process-source.js";
+import { type ProcessSpider, ProcessSpiders } from "../../src/worker/processes/process-spiders.js";
 import { childProcesses } from "./children-under-test.js";
 
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
 
 /** How a page ended, and what was found on it. */
 export type PageEnd = { readonly outputs: readonly SpiderOutput[] } | { readonly failed: string };
+
+/** The items of a page. @throws Error if it failed */
+export function itemsOf(end: PageEnd): Record<string, unknown>[] {
+  if ("failed" in end) throw new Error(`the page failed: ${end.failed}`);
+  return end.outputs.flatMap((output) => ("item" in output ? [output.item] : []));
+}
 
 /** A process spider at work for one crawl, with pages as a test makes them up. */
 export class ProcessSpiderUnderTest {
@@ -72,7 +75,7 @@ export class ProcessSpiderUnderTest {
       url,
       status: 200,
       headers,
-      contentType: headers["content-type"],
+      contentType: headers["content-type"]?.split(";")[0],
       body: Buffer.from(text as string),
       state: this.state,
       documents: this.#documents,

@@ -10,6 +10,7 @@ import type { TaskLimits } from "../../src/crawl/limits.js";
 import type { Documents } from "../../src/crawl/pages/documents.js";
 import type { Spider } from "../../src/crawl/spider.js";
 import type { SpiderCatalog } from "../../src/crawl/spider-catalog.js";
+import { withSettings } from "../../src/crawl/spider-settings.js";
 import { systemClock } from "../../src/lib/clock.js";
 import { createLogger } from "../../src/lib/logger.js";
 import { bundledSpiders } from "../../src/spiders/index.js";
@@ -35,13 +36,14 @@ export async function crawlStandalone(
     readonly documents?: Documents;
   } = {},
 ): Promise<StandaloneOutcome> {
-  const { nodes: _nodes, ...spec } = crawlRequest.parse(request);
   const { userAgent = "Warren/0.1" } = options;
   const folder = await mkdtemp(path.join(os.tmpdir(), "warren-standalone-"));
   const lines: string[] = [];
   const logged: string[] = [];
   const logger = createLogger({ level: "info", destination: { write: (line: string) => logged.push(line) } });
   const own = new Map(options.spiders?.map((spider) => [spider.name, spider]));
+  const settings = own.get(request.spider ?? "")?.settings;
+  const { nodes: _nodes, ...spec } = crawlRequest.parse(withSettings(request, settings));
   const spiders: SpiderCatalog = { get: (name) => own.get(name) ?? bundledSpiders.get(name) };
   const crawler = new Standalone(
     {

@@ -137,7 +137,7 @@ describe("a crawl's log on its node", () => {
     fill(first, "a", 1, 1);
     await first.stop();
     const [name = ""] = await segments();
-    await appendFile(path.join(folder, "n", name), `\0\0\0\n{}\n[1]\n${"z".repeat(300_000)}\n`);
+    await appendFile(path.join(folder, "n", name), `\0\0\0\n{}\n[1]\n${"z".repeat(1_300_000)}\n`);
     await writeFile(path.join(folder, "n", "000000000000002-1.gap"), "{");
     await writeFile(path.join(folder, "n", "shipped.json"), "");
     const second = await open({}, 2);
@@ -255,11 +255,27 @@ describe("a crawl's log on its node", () => {
     expect(lines).toHaveLength(60_000);
   });
 
+  it("asks writers to wait while half of its disk is full of what has yet to be shipped", async () => {
+    const log = await open({ segmentBytes: 5_000, maxBytes: 20_000 });
+    fill(log, "a", 1, 100);
+    await log.flush();
+    expect(log.whenWritable()).toBeUndefined();
+    fill(log, "a", 101, 200);
+    await log.flush();
+    const waiting = log.whenWritable();
+    expect(waiting).toBeInstanceOf(Promise);
+    await log.setShipped(200);
+    await waiting;
+
+    expect(log.whenWritable()).toBeUndefined();
+  });
+
   it("waits for a disk that cannot be written to, and holds nobody up meanwhile", async () => {
     await writeFile(path.join(folder, "n"), "a file where the folder should be");
     const log = await open();
     fill(log, "a", 1, 3);
-    await log.whenWritable();
+    await log.flush();
+    expect(log.whenWritable()).toBeUndefined();
     await rm(path.join(folder, "n"));
 
     await expect.poll(async () => (await all(log).catch(() => [])).length, { timeout: 10_000 }).toBe(3);

@@ -22,10 +22,14 @@ export type RobotsGateDeps = {
 
 /** On whose behalf is asked. */
 export type RobotsAsker = {
+  readonly task: Task;
   readonly crawl: Crawl;
   /** Says what becomes of a URL while its robots.txt cannot be had. */
   readonly judge: AttemptJudge;
   readonly profile: Pick<FetchProfile, "route"> | undefined;
+  /** Takes the delay that is asked for. */
+  readonly findings: Findings;
+  readonly signal: AbortSignal;
 };
 
 /** What sites say to robots, asked as far as a crawl obeys it: before a fetch, and of what was fetched. */
@@ -39,13 +43,8 @@ export class RobotsGate {
   }
 
   /** What robots.txt has against it; undefined if nothing. */
-  async ask(
-    url: string,
-    task: Task,
-    { crawl, judge, profile }: RobotsAsker,
-    findings: Findings,
-    signal: AbortSignal,
-  ): Promise<Outcome | undefined> {
+  async ask(url: string, asker: RobotsAsker): Promise<Outcome | undefined> {
+    const { task, crawl, judge, profile, findings, signal } = asker;
     if (!obeysRobots(crawl.politeness, task.host)) {
       this.#noteUnasked(crawl, task.host);
       return undefined;

@@ -171,9 +171,13 @@ export class Robots {
    * The sitemaps that the robots.txt of a URL's host names; undefined when it could not be had.
    * @throws FetchError as `check` does
    */
-  async sitemaps(url: string, signal?: AbortSignal): Promise<readonly string[] | undefined> {
+  async sitemaps(
+    url: string,
+    signal?: AbortSignal,
+    route?: FetchRoute,
+  ): Promise<readonly string[] | undefined> {
     const { origin } = new URL(url);
-    const { sitemaps, verdict } = this.#fresh(origin) ?? (await this.#readOnce(origin, signal));
+    const { sitemaps, verdict } = this.#fresh(origin) ?? (await this.#readOnce(origin, signal, route));
     return verdict === "disallow" ? undefined : sitemaps;
   }
 

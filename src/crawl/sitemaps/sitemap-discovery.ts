@@ -1,5 +1,6 @@
 import { LRUCache } from "lru-cache";
 import { FetchError } from "../errors.js";
+import type { FetchRoute } from "../fetch/fetcher.js";
 import type { NewUrl } from "../frontier.js";
 import type { LinkAdmission } from "../link-admission.js";
 import type { Robots } from "../robots/robots.js";
@@ -26,12 +27,15 @@ export class SitemapDiscovery {
     this.#known.clear();
   }
 
-  /** The sitemaps of a URL's host, if this is the first URL of it and its robots.txt can be had. */
-  async of(url: string, signal: AbortSignal): Promise<readonly NewUrl[]> {
+  /**
+   * The sitemaps of a URL's host, if this is the first URL of it and its robots.txt can be had.
+   * @param route how the host is reached, when not as all others are
+   */
+  async of(url: string, signal: AbortSignal, route?: FetchRoute): Promise<readonly NewUrl[]> {
     const { origin, hostname } = new URL(url);
     if (this.#known.has(origin)) return [];
     this.#known.set(origin, true);
-    const named = await this.#named(url, signal);
+    const named = await this.#named(url, signal, route);
     if (named === undefined) {
       this.#known.delete(origin);
       return [];
@@ -44,9 +48,13 @@ export class SitemapDiscovery {
     });
   }
 
-  async #named(url: string, signal: AbortSignal): Promise<readonly string[] | undefined> {
+  async #named(
+    url: string,
+    signal: AbortSignal,
+    route: FetchRoute | undefined,
+  ): Promise<readonly string[] | undefined> {
     try {
-      return await this.#robots.sitemaps(url, signal);
+      return await this.#robots.sitemaps(url, signal, route);
     } catch (error) {
       // The host cannot be asked; its URLs end for the same reason.
       if (error instanceof FetchError) return undefined;

@@ -4,11 +4,10 @@ import { CRAWL_STATUSES } from "../../crawl/crawl.js";
 import { parse } from "../crawl-request.js";
 import { invalid } from "../errors.js";
 import type { ApiParts } from "./parts.js";
-import { crawlId, idOf, listQuery } from "./query.js";
+import { crawlId, idOf, listQuery, noBody } from "./query.js";
 
 const listed = z.strictObject({ ...listQuery, status: z.enum(CRAWL_STATUSES).exactOptional() });
 const deletion = z.strictObject({ purge: z.enum(["true", "false"]).default("false") });
-const nothing = z.union([z.undefined(), z.null(), z.strictObject({})], { error: "this route takes no body" });
 
 export function crawlRoutes(api: FastifyInstance, { crawls }: Pick<ApiParts, "crawls">): void {
   api.post("/crawls", async (request, reply) => {
@@ -25,7 +24,7 @@ export function crawlRoutes(api: FastifyInstance, { crawls }: Pick<ApiParts, "cr
 
   for (const change of ["pause", "resume", "close"] as const) {
     api.post(`/crawls/:id/${change}`, (request) => {
-      parse(nothing, request.body);
+      parse(noBody, request.body);
       return crawls[change](idOf(request.params, crawlId));
     });
   }
@@ -33,7 +32,7 @@ export function crawlRoutes(api: FastifyInstance, { crawls }: Pick<ApiParts, "cr
   api.delete("/crawls/:id", async (request, reply) => {
     const id = idOf(request.params, crawlId);
     const { purge } = parse(deletion, request.query);
-    parse(nothing, request.body);
+    parse(noBody, request.body);
     if (purge === "false") return crawls.close(id);
     await crawls.remove(id);
     return reply.code(204).send();

@@ -7,6 +7,8 @@ import type { CrawlService } from "../crawl-service.js";
 import type { DeadLetterService } from "../dead-letter-service.js";
 import type { EventFeed } from "../event-feed.js";
 import type { NodeMonitor } from "../node-monitor.js";
+import type { NotificationRuleService } from "../notification-rule-service.js";
+import type { ScheduleService } from "../schedule-service.js";
 import type { SpiderCatalog } from "../spider-catalog.js";
 import type { WaitReasons } from "../wait-reasons.js";
 
@@ -19,6 +21,8 @@ export type ApiParts = {
   readonly nodes: NodeMonitor;
   readonly feed: EventFeed;
   readonly spiders: SpiderCatalog;
+  readonly notificationRules: NotificationRuleService;
+  readonly schedules: ScheduleService;
   readonly waitReasons: WaitReasons;
   readonly metrics: Metrics;
   readonly clock: Clock;

@@ -41,7 +41,7 @@ const TITLE: Readonly<Record<RequestErrorCode, string>> = {
   "not-acceptable": "Not available in that form",
   conflict: "Not possible in the present state",
   "too-large": "The request is too large",
-  "unsupported-media-type": "The body must be JSON",
+  "unsupported-media-type": "The body is of a type that is not taken here",
   "key-reused": "The idempotency key belongs to another request",
   internal: "Internal error",
   unavailable: "Not available just now",

@@ -7,7 +7,16 @@ export const nodeId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, "mus
 export const fileId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be a file's id");
 export const itemId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be an item's id");
 export const deliveryId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,299}$/, "must be a delivery's id");
+export const scheduleId = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$/, "must be a schedule's id");
+export const ruleId = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$/, "must be a notification rule's id");
 export const deadLetterId = z.string().regex(/^[0-9a-f]{24}$/, "must be a dead letter's id");
+
+/** The body of routes that take none. */
+export const noBody = z.union([z.undefined(), z.null(), z.strictObject({})], {
+  error: "this route takes no body",
+});
 
 const limit = z
   .string()

@@ -24,7 +24,8 @@ import type { ApiParts } from "./parts.js";
 import { sendProblem } from "./problem.js";
 import { resourceRoutes } from "./resources.js";
 import { runRoutes } from "./runs.js";
-import { spiderRoutes } from "./spiders.js";
+import { scheduleRoutes } from "./schedules.js";
+import { type SpiderUploadOptions, spiderRoutes } from "./spiders.js";
 import { urlRoutes } from "./urls.js";
 
 declare module "fastify" {
@@ -46,6 +47,7 @@ export type ApiServerOptions = {
   readonly namespace: string;
   /** Of Warren. */
   readonly version: string;
+  readonly uploads?: SpiderUploadOptions;
 };
 
 const BODY_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -163,10 +165,11 @@ export class ApiServer implements Service {
         urlRoutes(api, parts);
         itemRoutes(api, parts);
         fileRoutes(api, parts);
-        spiderRoutes(api, parts);
+        spiderRoutes(api, parts, this.#options.uploads);
         nodeRoutes(api, parts);
         runRoutes(api, parts);
         notificationRoutes(api, parts);
+        scheduleRoutes(api, parts);
         deadLetterRoutes(api, parts);
         deliveryRoutes(api, parts);
         eventRoutes(api, this.#streams);

@@ -1,33 +1,22 @@
-import { parse as parseYaml } from "yaml";
 import { messageOf } from "../../lib/errors.js";
 import { fieldErrorsOf } from "../../lib/field-errors.js";
 import { type DeclarativeSpider, declarativeSpider } from "./declaration.js";
 import { SpiderDeclarationError } from "./errors.js";
+import { parseYaml } from "./yaml-text.js";
 
-export const MAX_DECLARATION_CHARACTERS = 1_048_576;
 /** Values in a declaration, each as often as an alias names it. */
 const MAX_VALUES = 20_000;
 const MAX_DEPTH = 40;
-const MAX_ALIASES = 100;
 
 /**
  * What a text in YAML, of which JSON is a part, says.
  * @throws SpiderDeclarationError if it is neither, or too long
  */
 export function parseDeclaration(text: string): unknown {
-  if (text.length > MAX_DECLARATION_CHARACTERS) {
-    const message = `has ${text.length} characters, of ${MAX_DECLARATION_CHARACTERS} at most`;
-    throw new SpiderDeclarationError([{ field: "", message }]);
-  }
   try {
-    return parseYaml(text, {
-      schema: "core",
-      uniqueKeys: true,
-      maxAliasCount: MAX_ALIASES,
-      logLevel: "error",
-    });
+    return parseYaml(text);
   } catch (error) {
-    const message = `is neither JSON nor YAML: ${messageOf(error)}`;
+    const message = `is no declaration in JSON or YAML: ${messageOf(error)}`;
     throw new SpiderDeclarationError([{ field: "", message }], { cause: error });
   }
 }

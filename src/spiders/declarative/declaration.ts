@@ -1,12 +1,13 @@
 import { z } from "zod";
 import { priority, spiderName, urlList, whole } from "../../crawl/crawl-request.js";
+import { jsonSchemaItem } from "../../crawl/json-schema-item.js";
+import { spiderSettings } from "../../crawl/spider-settings.js";
 import { canonicalUrl } from "../../crawl/urls/url.js";
 import { messageOf } from "../../lib/errors.js";
 import { renderRequest } from "../../lib/render-request.js";
 import { DateStyle } from "./date-text.js";
 import { Expression, MAX_EXPRESSION_CHARACTERS } from "./expression.js";
 import { Selector } from "./selector.js";
-import { spiderSettings } from "./spider-settings.js";
 import { compileUrlPattern } from "./url-pattern.js";
 
 const MAX_SELECTOR_CHARACTERS = 1_000;
@@ -279,6 +280,17 @@ const file = z
   })
   .describe("Files that are stored.");
 
+const itemSchema = z
+  .record(z.string(), z.unknown())
+  .superRefine((schema, context) => {
+    try {
+      jsonSchemaItem(schema);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: messageOf(error).replace(/^itemSchema: /, "") });
+    }
+  })
+  .describe("A JSON Schema for items; those that it refuses are invalid.");
+
 function rules<Rule extends z.ZodType>(rule: Rule) {
   return z.array(rule).max(MAX_RULES, `must be at most ${MAX_RULES} rules`);
 }
@@ -326,6 +338,7 @@ export const declarativeSpider = z
       .describe("Types of the files that are kept. Without it all."),
     locale: locale.exactOptional(),
     tree: z.enum(["page", "browser"]).exactOptional().describe("Whose tree selectors are for. @default page"),
+    itemSchema: itemSchema.exactOptional(),
     settings: spiderSettings.exactOptional().describe("What its crawls are like where they do not say so."),
   })
   .superRefine((given, context) => {

@@ -1,3 +1,4 @@
+import { jsonSchemaItem } from "../../crawl/json-schema-item.js";
 import { TimeSlices } from "../../crawl/pages/time-slices.js";
 import type { Page, Spider, SpiderFile, SpiderOutput, SpiderSettings } from "../../crawl/spider.js";
 import type { DeclarativeSpider, FieldsDeclaration, PageRules } from "./declaration.js";
@@ -36,6 +37,7 @@ class CompiledSpider implements Spider {
   readonly fileTypes?: readonly string[];
   readonly tree?: "page" | "browser";
   readonly settings?: SpiderSettings;
+  readonly item?: NonNullable<Spider["item"]>;
   readonly callbacks: NonNullable<Spider["callbacks"]>;
   readonly file?: (file: SpiderFile) => Iterable<SpiderOutput>;
   readonly #rules: CompiledRules;
@@ -48,6 +50,7 @@ class CompiledSpider implements Spider {
     this.seeds = start;
     if (fileTypes !== undefined) this.fileTypes = fileTypes;
     if (settings !== undefined) this.settings = settings;
+    if (declaration.itemSchema !== undefined) this.item = jsonSchemaItem(declaration.itemSchema);
     if (fileItems === true) this.file = fileItem;
     if (tree !== undefined || [declaration, ...Object.values(pages)].some(hasSelectors))
       this.tree = tree ?? "page";
@@ -70,18 +73,14 @@ class CompiledSpider implements Spider {
 
 function outputs(rules: CompiledRules, page: Page): Iterable<SpiderOutput> | AsyncIterable<SpiderOutput> {
   const found = rules.apply(new RuledPage(page));
-  // Outputs that only engines and declarations know, such as invalid items, are outputs all the same.
-  const all = (page.body.length < BIG_PAGE_BYTES ? atOnce(found) : inSlices(found)) as ReturnType<
-    typeof outputs
-  >;
-  return all;
+  return page.body.length < BIG_PAGE_BYTES ? atOnce(found) : inSlices(found);
 }
 
-function* atOnce(found: Iterable<RuleOutput>): Generator<unknown> {
+function* atOnce(found: Iterable<RuleOutput>): Generator<SpiderOutput> {
   for (const output of found) if (output !== undefined) yield output;
 }
 
-async function* inSlices(found: Iterable<RuleOutput>): AsyncGenerator<unknown> {
+async function* inSlices(found: Iterable<RuleOutput>): AsyncGenerator<SpiderOutput> {
   const slices = new TimeSlices();
   for (const output of found) {
     if (output !== undefined) yield output;

@@ -22,9 +22,9 @@ export function numberIn(text: string, decimal?: "." | ","): number | undefined 
   if (found?.digits === undefined) return undefined;
   const grouped = ungrouped(found.digits);
   const sign = decimal ?? decimalSignIn(grouped);
-  // What groups goes; of the decimal sign the first counts.
-  const [whole = "", ...rest] = sign === undefined ? [grouped] : grouped.split(sign);
-  const digits = [whole, rest.join("")].map((part) => part.replace(/[.,]/g, "")).join(".");
+  // What groups goes; a second decimal sign ends it, as in `1.2.3`.
+  const [whole = "", decimals = ""] = sign === undefined ? [grouped] : grouped.split(sign);
+  const digits = `${whole}.${decimals}`.replace(/[.,](?=.*\.)|,/g, "");
   const isNegative = found.sign !== undefined && found.sign !== "+";
   const value = Number(
     `${isNegative ? "-" : ""}${digits}${found.power === undefined ? "" : `e${found.power}`}`,
@@ -52,7 +52,7 @@ function decimalSignIn(digits: string): "." | "," | undefined {
   const point = digits.lastIndexOf(".");
   const comma = digits.lastIndexOf(",");
   if (point >= 0 && comma >= 0) return point > comma ? "." : ",";
-  if (point >= 0) return digits.indexOf(".") === point ? "." : undefined;
+  if (point >= 0) return /\.\d{3}\.\d{3}/.test(digits) ? undefined : ".";
   if (comma < 0) return undefined;
   const isGroup = digits.indexOf(",") !== comma || (digits.length - comma === 4 && comma > 0);
   return isGroup ? undefined : ",";

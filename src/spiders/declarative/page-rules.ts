@@ -12,12 +12,8 @@ import type { RuledPage } from "./ruled-page.js";
 import { attributeOf, type Scope, Selector } from "./selector.js";
 import { compileUrlPattern, type UrlMatcher } from "./url-pattern.js";
 
-/** An item that is not as its declaration wants it, with what is wrong. */
-export type InvalidItem = {
-  readonly invalidItem: { readonly data: Record<string, unknown>; readonly reasons: readonly string[] };
-};
 /** `undefined` says that this would be a good moment for a rest. */
-export type RuleOutput = SpiderOutput | InvalidItem | undefined;
+export type RuleOutput = SpiderOutput | undefined;
 
 type Rule = (on: RuledPage) => Generator<RuleOutput>;
 

@@ -16,7 +16,7 @@ class Search {
   readonly scope: Scope;
   readonly index: TreeIndex;
   readonly budget: PageBudget;
-  readonly #known = new Map<object, Map<Element, boolean>>();
+  #known: Map<object, Map<Element, boolean>> | undefined;
 
   constructor(scope: Scope, index: TreeIndex, budget: PageBudget) {
     this.scope = scope;
@@ -26,6 +26,7 @@ class Search {
 
   /** What is known by this question about elements. */
   known(question: object): Map<Element, boolean> {
+    this.#known ??= new Map();
     let answers = this.#known.get(question);
     if (answers === undefined) {
       answers = new Map();
@@ -62,14 +63,20 @@ export class Selector {
   /** @throws Error saying what is wrong with the text */
   constructor(text: string) {
     const list = parseSelector(text);
-    this.#test = anyOf(list.map((complex) => complexTest(complex, complex.leading)));
+    this.#test = anyOf(list.map((complex) => complexTest(complex, leadingOf(complex))));
     this.#looksAfter = list.some(({ leading }) => leading === "+" || leading === "~");
   }
 
   /** The elements below the scope that match, in their order; for `+` and `~` at the beginning, those after it too. */
   *matches(scope: Scope, index: TreeIndex, budget: PageBudget): Generator<Element> {
     const search = new Search(scope, index, budget);
-    for (const element of below(scope, budget)) if (this.#test(element, search)) yield element;
+    for (
+      let at = elementAfter(scope, scope, budget);
+      at !== undefined;
+      at = elementAfter(at, scope, budget)
+    ) {
+      if (this.#test(at, search)) yield at;
+    }
     if (!this.#looksAfter) return;
     for (let node = scope.next; node !== null; node = node.next) {
       if (!isTag(node)) continue;
@@ -80,26 +87,34 @@ export class Selector {
   }
 }
 
+/** All of a selector is meant to be the scope itself, or below it, unless it says how it stands to the scope. */
+function leadingOf({ leading, compounds }: ComplexSelector): Combinator | undefined {
+  const namesScope = compounds.flat().some((simple) => simple.kind === "plain" && simple.name === "scope");
+  // What is searched is below it anyway.
+  return leading ?? (namesScope || compounds.length === 1 ? undefined : " ");
+}
+
 /** The elements below a node, in their order. */
 export function* below(root: ParentNode, budget: PageBudget): Generator<Element> {
-  let node: AnyNode | null = root.firstChild;
-  while (node !== null) {
+  for (let at = elementAfter(root, root, budget); at !== undefined; at = elementAfter(at, root, budget))
+    yield at;
+}
+
+/** The next element below a root, in their order; no generator, since every search of a page goes through it. */
+function elementAfter(from: ParentNode, root: ParentNode, budget: PageBudget): Element | undefined {
+  let node: AnyNode = from;
+  let inner: AnyNode | null = from.firstChild;
+  for (;;) {
+    if (inner === null) {
+      while (node.next === null || node === root) {
+        if (node === root || node.parent === null || node.parent === root) return undefined;
+        node = node.parent;
+      }
+      node = node.next;
+    } else node = inner;
     budget.spend(1);
-    let inner: AnyNode | null = null;
-    if (isTag(node)) {
-      yield node;
-      inner = node.firstChild;
-    }
-    if (inner !== null) {
-      node = inner;
-      continue;
-    }
-    while (node.next === null) {
-      const up: ParentNode | null = node.parent;
-      if (up === null || up === root) return;
-      node = up;
-    }
-    node = node.next;
+    if (isTag(node)) return node;
+    inner = null;
   }
 }
 
@@ -143,15 +158,15 @@ function led(combinator: Combinator, test: Test): Test {
       return (element, search) =>
         element !== search.scope && element.parent === search.scope.parent && test(element, search);
     case " ":
-      // Only what is below the scope is looked at, which is not so for what stands before the last compound.
-      return (element, search) => test(element, search) && isBelow(element, search);
+      return (element, search) => test(element, search) && isWithin(element, search);
     default:
       return combinator satisfies never;
   }
 }
 
-function isBelow(element: Element, { scope, budget }: Search): boolean {
-  for (let node = element.parent; node !== null; node = node.parent) {
+function isWithin(element: Element, { scope, budget }: Search): boolean {
+  if (!isTag(scope)) return true;
+  for (let node: ParentNode | null = element; node !== null; node = node.parent) {
     budget.spend(1);
     if (node === scope) return true;
   }
@@ -225,6 +240,7 @@ function simpleTest(simple: SimpleSelector): Test {
     case "tag": {
       const { name } = simple;
       const lower = name.toLowerCase();
+      if (lower === name) return (element) => element.name === name;
       // Elements of SVG and MathML keep their capitals in a browser's tree.
       return (element) => element.name === lower || element.name === name;
     }

@@ -44,6 +44,10 @@ export type CrawlLogDeps = {
 /** Characters that may wait to be written: above the first number writers are asked to wait, above the second lines are dropped. */
 const WAIT_CHARACTERS = 1_048_576;
 const DROP_CHARACTERS = 4 * 1_048_576;
+/** Share of the disk's room from which on writers are asked to wait, because it is full of what has yet to be shipped. */
+const BACKLOG_SHARE = 0.5;
+/** How long a writer is asked to wait at most, in milliseconds. */
+const PATIENCE_MS = 10_000;
 /** Characters written at once. */
 const WRITE_CHARACTERS = 262_144;
 /** After this time a disk that could not be written to is tried again, in milliseconds. */
@@ -63,8 +67,8 @@ type Written = {
 /**
  * What is logged about crawls on this node. Lines wait in memory until the disk has taken them, a few milliseconds as
  * a rule; they are numbered when they are written, so that nothing that was dropped leaves a hole in the numbers.
- * Memory is bounded: writers that can wait (`whenWritable`) never lose a line, those that cannot have the lines
- * dropped that there is no room for, and a line says how many.
+ * Memory is bounded: lines that there is no room for are dropped, and a line says how many. Those who can wait
+ * (`whenWritable`) are spared that, and that lines have to go unshipped when shipping does not keep up.
  */
 export class CrawlLog implements Service {
   readonly name = "crawl log";
@@ -77,7 +81,9 @@ export class CrawlLog implements Service {
   #waitingCharacters = 0;
   #dropped = new Map<string, number>();
   #writing: Promise<void> | undefined;
-  #writable: (() => void)[] = [];
+  readonly #writable = new Set<() => void>();
+  /** Half of what the files may take has yet to be shipped. */
+  #hasBacklog = false;
   #onWritten: () => void = () => {};
   #stopTimer: StopTimer = () => {};
   #state: "new" | "started" | "stopped" = "new";
@@ -147,12 +153,28 @@ export class CrawlLog implements Service {
   }
 
   /**
-   * Resolves when there is room: for those who read lines from somewhere and can leave off for a while. A disk that
-   * cannot be written to holds nobody up: then lines are dropped and counted.
+   * Something to wait for, for those who can: it resolves when there is room, or after ten seconds. Undefined when there
+   * is room now, or no sense in waiting since the disk cannot be written to.
    */
-  async whenWritable(): Promise<void> {
-    if (this.#waitingCharacters < WAIT_CHARACTERS || this.#state === "stopped" || this.#isInTrouble) return;
-    await new Promise<void>((resolve) => this.#writable.push(resolve));
+  whenWritable(): Promise<void> | undefined {
+    if (!this.#isCrowded || this.#state !== "started" || this.#isInTrouble) return undefined;
+    return new Promise<void>((resolve) => {
+      const stopTimer = this.#deps.clock.after(PATIENCE_MS, () => {
+        this.#writable.delete(proceed);
+        resolve();
+      });
+      const proceed = () => {
+        stopTimer();
+        resolve();
+      };
+      this.#writable.add(proceed);
+    });
+  }
+
+  /** Lines up to this one have been shipped. */
+  async setShipped(seq: number): Promise<void> {
+    await this.#journal?.setShipped(seq);
+    this.#lookAtBacklog();
   }
 
   /** Resolves when what has been logged so far is in the journal, or could not be written. */
@@ -234,7 +256,7 @@ export class CrawlLog implements Service {
     this.#waiting = this.#waiting.slice(texts.length);
     this.#waitingCharacters -= characters;
     this.#tellDropped();
-    if (this.#waitingCharacters < WAIT_CHARACTERS) this.#release();
+    this.#lookAtBacklog();
     this.#onWritten();
   }
 
@@ -242,7 +264,13 @@ export class CrawlLog implements Service {
     const { folder, node, segmentBytes, maxBytes } = this.#options;
     const { epoch, logger, clock } = this.#deps;
     return Journal.open(
-      { folder: path.join(folder, node), segmentBytes, maxBytes, epoch: epoch() },
+      {
+        folder: path.join(folder, node),
+        // The file that is written to cannot go.
+        segmentBytes: Math.min(segmentBytes, maxBytes / 4),
+        maxBytes,
+        epoch: epoch(),
+      },
       { logger, clock },
     );
   }
@@ -260,7 +288,18 @@ export class CrawlLog implements Service {
     }
   }
 
+  get #isCrowded(): boolean {
+    return this.#hasBacklog || this.#waitingCharacters >= WAIT_CHARACTERS;
+  }
+
+  #lookAtBacklog(): void {
+    this.#hasBacklog = (this.#journal?.backlogBytes ?? 0) > this.#options.maxBytes * BACKLOG_SHARE;
+    if (!this.#isCrowded) this.#release();
+  }
+
   #release(): void {
-    for (const resolve of this.#writable.splice(0)) resolve();
+    const waiting = [...this.#writable];
+    this.#writable.clear();
+    for (const proceed of waiting) proceed();
   }
 }

@@ -1,5 +1,4 @@
 import { type FileHandle, open, readFile } from "node:fs/promises";
-import { z } from "zod";
 import { CRAWL_LOG_LEVELS, type CrawlLogLine } from "../../crawl/crawl-log.js";
 
 /** A line as it stands in a segment: one JSON object that begins with these two members. */
@@ -7,13 +6,7 @@ const START = /^\{"seq":(\d+),"crawl":"((?:[^"\\]|\\.)*)"/;
 /** Of a segment's end, as much as holds a line for sure. */
 const TAIL_BYTES = 262_144;
 
-const journalLine = z.looseObject({
-  seq: z.number(),
-  crawl: z.string(),
-  at: z.number(),
-  level: z.enum(CRAWL_LOG_LEVELS),
-  message: z.string(),
-});
+const LEVELS: ReadonlySet<unknown> = new Set(CRAWL_LOG_LEVELS);
 
 /** The text of a line, but for its number, which it gets when it is written. */
 export function lineBody({ crawl, ...line }: CrawlLogLine): string {
@@ -32,8 +25,20 @@ export function parseLine(text: string): (CrawlLogLine & { readonly seq: number 
   } catch {
     return undefined;
   }
-  // Written by this program: what has the members that count has the others as they should be.
-  return journalLine.safeParse(value).success ? (value as CrawlLogLine & { seq: number }) : undefined;
+  return isLine(value) ? value : undefined;
+}
+
+/** By hand, not by a schema: this is done for every line. What has the members that count was written by this program. */
+function isLine(value: unknown): value is CrawlLogLine & { readonly seq: number } {
+  if (typeof value !== "object" || value === null) return false;
+  const { seq, crawl, at, level, message } = value as Record<string, unknown>;
+  return (
+    typeof seq === "number" &&
+    typeof crawl === "string" &&
+    typeof at === "number" &&
+    typeof message === "string" &&
+    LEVELS.has(level)
+  );
 }
 
 /** The number of the last whole line of a file; undefined when there is none. */

@@ -20,7 +20,7 @@ export type Batch = {
 };
 
 /** Bytes read at once; a line is shorter. */
-const CHUNK_BYTES = 262_144;
+const CHUNK_BYTES = 1_048_576;
 const NEWLINE = 0x0a;
 
 /**

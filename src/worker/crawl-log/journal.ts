@@ -139,6 +139,11 @@ export class Journal {
     return this.#parts.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
+  /** Bytes of parts that have yet to be shipped, or have been in part. */
+  get backlogBytes(): number {
+    return this.#parts.reduce((sum, { bytes, last }) => (last > this.#shipped ? sum + bytes : sum), 0);
+  }
+
   /**
    * Writes lines, each of which begins with its number and ends with a newline.
    * @returns when they are the kernel's

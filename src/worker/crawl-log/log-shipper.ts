@@ -28,7 +28,7 @@ export type LogShipperDeps = {
 };
 
 /** Lines shipped together at most. */
-const BATCH_LINES = 2_000;
+const BATCH_LINES = 10_000;
 /** Crawls whose lines are stored at once. */
 const CRAWLS_AT_ONCE = 4;
 /** How long a worker that stops goes on shipping, in milliseconds; the next one ships the rest. */
@@ -124,7 +124,7 @@ export class LogShipper implements Service {
         const batch = await this.#reader.next(BATCH_LINES);
         if (batch === undefined) break;
         await this.#store(journal, batch);
-        await journal.setShipped(batch.last);
+        await this.#deps.log.setShipped(batch.last);
         if (this.#failures >= 3) this.#deps.logger.info("lines of crawls' logs are shipped again");
         this.#failures = 0;
       }

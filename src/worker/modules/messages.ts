@@ -92,15 +92,43 @@ export type ModuleCall =
   | { readonly about: "page"; readonly job: number; readonly method: "article" | "markdown" }
   | { readonly about: "file"; readonly job: number; readonly method: "pdf" | "text" };
 
+/** Outputs in their order; plain requests that follow each other are one text, a line for each. */
+export type PackedOutputs = readonly (SpiderOutput | string)[];
+
+export function packed(outputs: readonly SpiderOutput[]): PackedOutputs {
+  const all: (SpiderOutput | string)[] = [];
+  let urls: string[] = [];
+  const endRun = () => {
+    if (urls.length > 0) all.push(urls.join("\n"));
+    urls = [];
+  };
+  for (const output of outputs) {
+    const request = "request" in output && Object.keys(output).length === 1 ? output.request : undefined;
+    if (typeof request === "string" && !request.includes("\n")) urls.push(request);
+    else {
+      endRun();
+      all.push(output);
+    }
+  }
+  endRun();
+  return all;
+}
+
+export function unpacked(outputs: PackedOutputs): SpiderOutput[] {
+  return outputs.flatMap((output) =>
+    typeof output === "string" ? output.split("\n").map((request) => ({ request })) : [output],
+  );
+}
+
 export type FromProcess =
   | { readonly type: "loaded"; readonly description: ModuleDescription }
   | { readonly type: "unloadable"; readonly error: ErrorFacts }
-  | { readonly type: "outputs"; readonly id: number; readonly outputs: readonly SpiderOutput[] }
+  | { readonly type: "outputs"; readonly id: number; readonly outputs: PackedOutputs }
   | {
       readonly type: "done";
       readonly id: number;
       /** The last of what it yielded. */
-      readonly outputs: readonly SpiderOutput[];
+      readonly outputs: PackedOutputs;
       /** Lines of its log that were too many. */
       readonly droppedLines: number;
     }

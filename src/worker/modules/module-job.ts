@@ -1,7 +1,15 @@
 import type { CrawlState } from "../../crawl/crawl-state.js";
 import type { SpiderOutput } from "../../crawl/spider.js";
 import type { Logger } from "../../lib/logger.js";
-import type { CloseJob, ErrorJob, FileJob, ModuleCall, PageJob } from "./messages.js";
+import {
+  type CloseJob,
+  type ErrorJob,
+  type FileJob,
+  type ModuleCall,
+  type PackedOutputs,
+  type PageJob,
+  unpacked,
+} from "./messages.js";
 
 /** A crawl that a module's processes work for, as the worker has it. */
 export type ModuleCrawl = {
@@ -64,12 +72,13 @@ export class ModuleJob {
   }
 
   /** @throws Error when it is too much in all */
-  add(outputs: readonly SpiderOutput[], bytes: number): void {
+  add(packed: PackedOutputs, bytes: number): void {
     this.#bytes += bytes;
     if (this.#bytes > MAX_OUTPUT_BYTES) {
       throw new Error(`more than ${MAX_OUTPUT_BYTES} bytes of outputs from one page`);
     }
-    if (this.#outputs.length === 0) this.#outputs = [...outputs];
+    const outputs = unpacked(packed);
+    if (this.#outputs.length === 0) this.#outputs = outputs;
     else for (const output of outputs) this.#outputs.push(output);
   }
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import type { Duplex, Readable } from "node:stream";
+import type { Duplex } from "node:stream";
 import { SpiderUnavailableError } from "../../crawl/errors.js";
 import { messageOf } from "../../lib/errors.js";
 import type { Logger } from "../../lib/logger.js";
@@ -18,6 +18,7 @@ import {
 } from "./messages.js";
 import type { ModuleJob } from "./module-job.js";
 import type { ModuleSettings } from "./module-settings.js";
+import { PrintedLines } from "./printed-lines.js";
 
 export type ModuleCode = {
   /** The spider's name. */
@@ -41,11 +42,10 @@ export type ModuleProcessInput = {
   readonly onEnd: (process: ModuleProcess, end: ProcessEnd) => void;
 };
 
-/** Why a process ended; `timeout`: its event loop was blocked for longer than a page may take. */
-export type ProcessEnd = { readonly kind: "timeout" | "fault" | "stopped"; readonly message: string };
+/** Why a process ended: it was to, or not. */
+export type ProcessEnd = { readonly kind: "fault" | "stopped"; readonly message: string };
 
 const MAX_CALLS = 2_000;
-const MAX_PRINTED_CHARACTERS = 4_096;
 /** How long after a page's time the process may take to say so, in milliseconds; not longer than that time. */
 const GRACE_MS = 2_000;
 const END_MS = 2_000;
@@ -69,6 +69,7 @@ export class ModuleProcess {
   readonly #child: ChildProcess;
   readonly #frames: Duplex;
   readonly #exited: Promise<void>;
+  readonly #printed: PrintedLines;
   #onLoaded:
     | { resolve: (description: ModuleDescription) => void; reject: (error: Error) => void }
     | undefined;
@@ -79,8 +80,6 @@ export class ModuleProcess {
   #progressAtMs = 0;
   #watch: NodeJS.Timeout | undefined;
   #calls = 0;
-  #printed = 0;
-  #complaint = "";
   /** Set when it is to have no further jobs. */
   isRetiring = false;
   idleSinceMs = 0;
@@ -116,6 +115,7 @@ export class ModuleProcess {
         if (this.#child.pid === undefined) resolve();
       });
     });
+    this.#printed = new PrintedLines(settings.maxLogLines, input.log);
     this.#frames = this.#child.stdio[FRAMES_FD] as Duplex;
     this.#listen();
   }
@@ -161,7 +161,7 @@ export class ModuleProcess {
       this.#onLoaded = { resolve, reject };
     });
     const timer = setTimeout(
-      () => this.kill({ kind: "timeout", message: `was not loaded within ${loadTimeoutMs} ms` }),
+      () => this.kill({ kind: "fault", message: `was not loaded within ${loadTimeoutMs} ms` }),
       loadTimeoutMs,
     );
     this.#send({ type: "load", entry: code.entry, limits: { pageTimeoutMs, maxOutputs, maxLogLines } });
@@ -242,8 +242,8 @@ export class ModuleProcess {
     const leash = this.#child.stdio[LEASH_FD] as Duplex;
     leash.on("error", () => {});
     createInterface({ input: leash }).on("line", (line) => this.#onWord(line));
-    this.#print(this.#child.stdout, "stdout");
-    this.#print(this.#child.stderr, "stderr");
+    this.#printed.read(this.#child.stdout, "stdout");
+    this.#printed.read(this.#child.stderr, "stderr");
     this.#child.once("exit", () => this.#signal());
     void this.#exited.then(() => this.#onExit());
   }
@@ -322,8 +322,7 @@ export class ModuleProcess {
   #settle(job: ModuleJob, droppedLines: number): void {
     this.#jobs.delete(job.id);
     this.#served += 1;
-    const dropped = droppedLines + Math.max(0, this.#printed - this.#input.settings.maxLogLines);
-    this.#printed = 0;
+    const dropped = droppedLines + this.#printed.takeDropped();
     this.#progressAtMs = performance.now();
     if (dropped > 0) job.input.log().warn({ dropped }, `${dropped} more lines dropped`);
     if (this.#jobs.size === 0) {
@@ -375,7 +374,7 @@ export class ModuleProcess {
 
   #unavailable({ message, stack = "" }: ErrorFacts): SpiderUnavailableError {
     const { name, version } = this.#input.code;
-    const where = stack.split("\n").filter((line) => !line.includes("node:internal"));
+    const where = stack.split("\n");
     const about = where.some((line) => line.includes(message.split("\n")[0] ?? ""))
       ? where
       : [message, ...where];
@@ -388,30 +387,6 @@ export class ModuleProcess {
   #send(message: ToProcess, body?: Uint8Array): void {
     if (!this.#frames.writable) return;
     writeFrame(this.#frames, message, body);
-  }
-
-  /** What is printed is logged; not more lines than a page may log, for each page. */
-  #print(stream: Readable | null, name: "stdout" | "stderr"): void {
-    if (stream === null) return;
-    let line = "";
-    const write = (text: string) => {
-      this.#printed += 1;
-      if (this.#printed > this.#input.settings.maxLogLines || text.trim() === "") return;
-      const log = this.#input.log();
-      if (name === "stdout") log.info({ stream: name }, text);
-      else log.warn({ stream: name }, text);
-    };
-    stream.setEncoding("utf8");
-    stream.on("error", () => {});
-    stream.on("data", (text: string) => {
-      if (name === "stderr") this.#complaint = (this.#complaint + text).slice(-MAX_PRINTED_CHARACTERS);
-      const lines = (line + text).split("\n");
-      line = (lines.pop() ?? "").slice(0, MAX_PRINTED_CHARACTERS);
-      for (const whole of lines) write(whole.slice(0, MAX_PRINTED_CHARACTERS));
-    });
-    stream.on("end", () => {
-      if (line !== "") write(line);
-    });
   }
 
   /** Sees that its event loop goes round: a page whose time is over is told by the process itself as long as it does. */
@@ -428,7 +403,7 @@ export class ModuleProcess {
       lookedAtMs = nowMs;
       if (nowMs - this.#progressAtMs < mostMs) return;
       this.kill({
-        kind: "timeout",
+        kind: "fault",
         message: `did not finish within ${pageTimeoutMs} ms, nor let go of its thread`,
       });
     }, WATCH_MS);
@@ -462,7 +437,7 @@ export class ModuleProcess {
 
   #endOf(): ProcessEnd {
     const { exitCode, signalCode } = this.#child;
-    if (/heap limit|heap out of memory/i.test(this.#complaint)) {
+    if (/heap limit|heap out of memory/i.test(this.#printed.lastComplaint)) {
       return { kind: "fault", message: `took more than ${this.#input.settings.memoryMb} MiB of heap` };
     }
     const how = signalCode === null ? `with exit code ${exitCode}` : `by ${signalCode}`;

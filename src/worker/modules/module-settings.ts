@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_TASK_LIMITS } from "../../crawl/limits.js";
+import type { Config, MODULE_SETTINGS } from "../../lib/config.js";
 
 /** Bounds of module spiders. */
 export type ModuleSettings = {
@@ -35,3 +36,16 @@ export const DEFAULT_MODULE_SETTINGS: ModuleSettings = {
   idleMs: 60_000,
   program: fileURLToPath(new URL("./spider-process.js", import.meta.url)),
 };
+
+/** Those that can be set. */
+export function moduleSettingsOf(config: Config<(typeof MODULE_SETTINGS)[number]>): Partial<ModuleSettings> {
+  return {
+    ...(config.moduleProcesses !== undefined && { processes: config.moduleProcesses }),
+    memoryMb: config.moduleMemoryMb,
+    pagesPerProcess: config.modulePages,
+    pageTimeoutMs: config.spiderTimeoutMs,
+    loadTimeoutMs: config.moduleLoadTimeoutMs,
+    maxLogLines: config.moduleLogLines,
+    idleMs: config.moduleIdleMs,
+  };
+}

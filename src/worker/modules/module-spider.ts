@@ -1,15 +1,9 @@
+import { LateOutputs } from "../../crawl/late-outputs.js";
 import { FileView } from "../../crawl/pages/file-view.js";
 import { PageView } from "../../crawl/pages/page-view.js";
-import type {
-  Page,
-  Spider,
-  SpiderContext,
-  SpiderFile,
-  SpiderOutput,
-  SpiderSettings,
-} from "../../crawl/spider.js";
+import type { Page, Spider, SpiderContext, SpiderFile, SpiderSettings } from "../../crawl/spider.js";
 import { errorFacts, type ModuleDescription } from "./messages.js";
-import type { ModuleCrawl, ModuleJob, ModuleJobInput, ModuleWork } from "./module-job.js";
+import type { ModuleCrawl, ModuleJobInput, ModuleWork } from "./module-job.js";
 import type { ModuleCode } from "./module-process.js";
 import type { ProcessPool } from "./process-pool.js";
 
@@ -56,7 +50,7 @@ export class ModuleSpider implements Spider {
     return this.#pool.pids;
   }
 
-  parse(page: Page): AsyncIterable<SpiderOutput> {
+  parse(page: Page): LateOutputs {
     return this.#read(page, undefined);
   }
 
@@ -74,7 +68,7 @@ export class ModuleSpider implements Spider {
     await this.#pool.stop();
   }
 
-  #read(page: Page, callback: string | undefined): AsyncIterable<SpiderOutput> {
+  #read(page: Page, callback: string | undefined): LateOutputs {
     if (!(page instanceof PageView)) throw new Error("a module reads the pages that the engine makes");
     const { links, ...parts } = page.parts;
     const work: ModuleWork = {
@@ -85,10 +79,10 @@ export class ModuleSpider implements Spider {
     const { body } = page;
     const log = () => page.log;
     const answer = (method: string) => (method === "markdown" ? page.markdown() : page.article());
-    return new JobOutputs(this.#pool, { crawl: this.#crawlOf(page), work, body, log, answer });
+    return this.#outputsOf({ crawl: this.#crawlOf(page), work, body, log, answer });
   }
 
-  #take(file: SpiderFile): AsyncIterable<SpiderOutput> {
+  #take(file: SpiderFile): LateOutputs {
     const { url, id, name, bytes, sha256, contentType, foundOn, meta } = file;
     const work: ModuleWork = {
       kind: "file",
@@ -97,7 +91,12 @@ export class ModuleSpider implements Spider {
     const crawl = file instanceof FileView ? this.#pool.crawl(file.crawl) : undefined;
     if (crawl === undefined) throw new Error("a file of a crawl that was not opened");
     const answer = (method: string) => (method === "pdf" ? file.pdf() : file.text());
-    return new JobOutputs(this.#pool, { crawl, work, log: () => crawl.log, answer });
+    return this.#outputsOf({ crawl, work, log: () => crawl.log, answer });
+  }
+
+  #outputsOf(input: ModuleJobInput): LateOutputs {
+    const job = this.#pool.run(input);
+    return new LateOutputs(job.ended, () => this.#pool.cancel(job));
   }
 
   async #tell(error: Error, url: string, context: SpiderContext): Promise<void> {
@@ -117,33 +116,4 @@ export class ModuleSpider implements Spider {
 
 function crawlOf({ crawl, log, node }: SpiderContext): ModuleCrawl {
   return { id: crawl.id, params: crawl.params, state: crawl.state, log, node };
-}
-
-/** What a job yields, once it is done. Whoever stops asking stops the job. */
-class JobOutputs implements AsyncIterable<SpiderOutput> {
-  readonly #pool: ProcessPool;
-  readonly #input: ModuleJobInput;
-
-  constructor(pool: ProcessPool, input: ModuleJobInput) {
-    this.#pool = pool;
-    this.#input = input;
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<SpiderOutput> {
-    const job: ModuleJob = this.#pool.run(this.#input);
-    let outputs: readonly SpiderOutput[] | undefined;
-    let next = 0;
-    return {
-      next: async () => {
-        outputs ??= await job.ended;
-        const value = outputs[next];
-        next += 1;
-        return value === undefined ? { done: true, value: undefined } : { done: false, value };
-      },
-      return: async () => {
-        this.#pool.cancel(job);
-        return { done: true, value: undefined };
-      },
-    };
-  }
 }

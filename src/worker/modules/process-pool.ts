@@ -8,6 +8,9 @@ import type { ModuleSettings } from "./module-settings.js";
 
 /** Starts that may fail one after the other before what waits is given up. */
 const MAX_FAILED_STARTS = 3;
+/** After the first of them is waited for so long before another process is started, twice as long after the second. */
+const PAUSE_MS = 100;
+const MAX_PAUSE_MS = 10_000;
 /** Processes that may end with a page before it fails, whoever was to blame. */
 const MAX_DEATHS = 5;
 
@@ -32,6 +35,8 @@ export class ProcessPool {
   #lastJob = 0;
   #isStopped = false;
   #idleTimer: NodeJS.Timeout | undefined;
+  /** Set while no process is to be started. */
+  #pause: NodeJS.Timeout | undefined;
 
   constructor(code: ModuleCode, settings: ModuleSettings, logger: Logger) {
     this.#code = code;
@@ -98,6 +103,7 @@ export class ProcessPool {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearInterval(this.#idleTimer);
+    clearTimeout(this.#pause);
     for (const job of [...this.#waiting, ...this.#suspects]) job.fail(new Error("the program is ending"));
     this.#waiting = [];
     this.#suspects = [];
@@ -169,6 +175,7 @@ export class ProcessPool {
 
   #startAnother(): void {
     if (this.#processes.size >= this.#settings.processes || this.#isStopped) return;
+    if (this.#pause !== undefined) return;
     void this.#start().then(
       () => this.#handOut(),
       (error: SpiderUnavailableError) => this.#onFailedStart(error),
@@ -200,15 +207,22 @@ export class ProcessPool {
     }
   }
 
+  /** The module was loaded before, so it may be the machine that has no room. */
   #onFailedStart(error: SpiderUnavailableError): void {
     if (this.#isStopped) return;
     this.#failedStarts += 1;
-    if (this.#failedStarts < MAX_FAILED_STARTS || this.#processes.size > 0) {
-      this.#handOut();
-      return;
+    this.#logger.warn({ err: error, spider: this.#code.name }, "a spider's process could not be started");
+    if (this.#failedStarts >= MAX_FAILED_STARTS && this.#processes.size === 0) {
+      for (const job of [...this.#waiting.splice(0), ...this.#suspects.splice(0)]) job.fail(error);
     }
-    this.#failedStarts = 0;
-    for (const job of [...this.#waiting.splice(0), ...this.#suspects.splice(0)]) job.fail(error);
+    this.#pause = setTimeout(
+      () => {
+        this.#pause = undefined;
+        this.#handOut();
+      },
+      Math.min(MAX_PAUSE_MS, PAUSE_MS * 2 ** this.#failedStarts),
+    );
+    this.#pause.unref();
   }
 
   #onRoom(process: ModuleProcess): void {
@@ -227,8 +241,7 @@ export class ProcessPool {
         { spider: this.#code.name, version: this.#code.version, pid: process.pid, pages: jobs.length },
         `a spider's process ended: ${end.message}`,
       );
-      const isPlain = others.length === 0 && (process.served === 0 || end.kind === "timeout");
-      if (isPlain) first.fail(new Error(end.message));
+      if (others.length === 0 && process.served === 0) first.fail(new Error(end.message));
       else this.#tryAgain(first, others, process.hasBegun(first), end);
     }
     this.#handOut();
@@ -267,7 +280,7 @@ export class ProcessPool {
 
   #logLine(crawl: string, job: ModuleJob | undefined, line: string): void {
     const log = job?.input.log() ?? this.#crawls.get(crawl)?.log;
-    if (log === undefined) return;
+    if (log === undefined || line.length > MAX_LINE_CHARACTERS) return;
     const { level, msg, ...fields } = JSON.parse(line) as { level: string; msg?: string };
     const write = isLevel(level) ? level : "info";
     log[write](fields, msg ?? "");
@@ -291,6 +304,9 @@ export class ProcessPool {
     this.#idleTimer.unref();
   }
 }
+
+/** The process itself shortens its lines to less. */
+const MAX_LINE_CHARACTERS = 131_072;
 
 const LEVELS = ["trace", "debug", "info", "warn", "error", "fatal"] as const;
 

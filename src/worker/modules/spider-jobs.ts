@@ -15,6 +15,7 @@ import {
   LEASH_FD,
   type PageJob,
   type ProcessLimits,
+  packed,
 } from "./messages.js";
 import type { ProcessChannel } from "./process-channel.js";
 
@@ -39,6 +40,7 @@ export class SpiderJobs {
   readonly #crawls = new Map<string, CrawlHere>();
   readonly #running = new Map<number, Job>();
   readonly #waiting: { readonly job: JobMessage; readonly body: Buffer }[] = [];
+  #isBeginning = false;
 
   constructor(spider: Spider, channel: ProcessChannel, limits: ProcessLimits) {
     this.#spider = spider;
@@ -64,21 +66,37 @@ export class SpiderJobs {
 
   add(job: JobMessage, body: Buffer): void {
     this.#waiting.push({ job, body });
-    if (this.#waiting.length === 1) setImmediate(() => this.#beginNext());
+    if (!this.#isBeginning) this.#beginSoon();
   }
 
   abort(id: number): void {
     const at = this.#waiting.findIndex(({ job }) => job.id === id);
-    if (at > 0) this.#waiting.splice(at, 1);
+    if (at >= 0) {
+      this.#waiting.splice(at, 1);
+      const error = errorFacts(new Error("the task was stopped"));
+      this.#channel.send({ type: "failed", id, error, droppedLines: 0 });
+    }
     this.#running.get(id)?.run.abort();
   }
 
+  /** The process is about to end: whatever is open is closed, as far as it has the time. */
+  async closeAll(): Promise<void> {
+    const open = [...this.#crawls.values()].filter(({ isOpen }) => isOpen);
+    this.#crawls.clear();
+    await Promise.allSettled(open.map(async ({ context }) => await this.#spider.close?.(context)));
+  }
+
+  #beginSoon(): void {
+    this.#isBeginning = this.#waiting.length > 0;
+    if (this.#isBeginning) setImmediate(() => this.#beginNext());
+  }
+
   #beginNext(): void {
-    const [next] = this.#waiting;
+    const next = this.#waiting.shift();
+    this.#isBeginning = false;
     if (next === undefined) return;
     void this.#do(next.job, next.body);
-    this.#waiting.shift();
-    if (this.#waiting.length > 0) setImmediate(() => this.#beginNext());
+    this.#beginSoon();
   }
 
   async #do(job: JobMessage, body: Buffer): Promise<void> {
@@ -88,13 +106,15 @@ export class SpiderJobs {
     const log = new JobLog(logLevel, this.#limits.maxLogLines, (line) =>
       this.#channel.send({ type: "log", crawl, job: id, line }),
     );
-    const run = new JobRun(this.#limits, (outputs) => this.#channel.send({ type: "outputs", id, outputs }));
+    const run = new JobRun(this.#limits, (outputs) =>
+      this.#channel.send({ type: "outputs", id, outputs: packed(outputs) }),
+    );
     this.#running.set(id, { run, log });
     tellBegun(id);
     try {
       if (here === undefined) throw new Error(`crawl "${crawl}" is not known here`);
       await this.#carryOut(job, body, here, run, log);
-      this.#channel.send({ type: "done", id, outputs: run.rest, droppedLines: log.dropped });
+      this.#channel.send({ type: "done", id, outputs: packed(run.rest), droppedLines: log.dropped });
     } catch (error) {
       this.#channel.send({ type: "failed", id, error: errorFacts(error), droppedLines: log.dropped });
     } finally {

@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import { errorFacts, LEASH_FD, type LoadMessage, type ToProcess } from "./messages.js";
+import { type ErrorFacts, errorFacts, LEASH_FD, type LoadMessage, type ToProcess } from "./messages.js";
 import { describeSpider, importSpider } from "./module-entry.js";
 import { lendImports } from "./module-imports.js";
 import { ProcessChannel } from "./process-channel.js";
@@ -48,8 +48,8 @@ function take(message: ToProcess, body: Buffer): void {
       jobs?.abort(message.id);
       return;
     case "end":
-      process.exit(0);
-      break;
+      void end();
+      return;
     case "answer":
     case "refusal":
       return;
@@ -65,6 +65,20 @@ async function load({ entry, limits }: LoadMessage): Promise<void> {
     jobs = new SpiderJobs(spider, channel, limits);
     channel.send({ type: "loaded", description: describeSpider(spider) });
   } catch (error) {
-    channel.send({ type: "unloadable", error: errorFacts(error) });
+    channel.send({ type: "unloadable", error: withoutOwnLines(errorFacts(error)) });
   }
+}
+
+async function end(): Promise<void> {
+  await jobs?.closeAll();
+  await channel.flush();
+  process.exit(0);
+}
+
+/** A stack with only that in it which the module's author can do something about. */
+function withoutOwnLines({ stack, ...facts }: ErrorFacts): ErrorFacts {
+  if (stack === undefined) return facts;
+  const own = new URL(".", import.meta.url).href;
+  const lines = stack.split("\n").filter((line) => !line.includes(own) && !line.includes("node:internal"));
+  return { ...facts, stack: lines.join("\n").replace(/^Error: /, "") };
 }

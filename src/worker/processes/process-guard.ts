@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import type { Clock, StopTimer } from "../../lib/clock.js";
 import type { Logger } from "../../lib/logger.js";
 
-/** How long after a guard was lost the next one is started. */
+/** How long a guard has to live for the next one to be started as soon as it is lost; else it is waited as long. */
 const AGAIN_MS = 1_000;
 
 export type ProcessGuardOptions = {
@@ -67,6 +67,7 @@ export class ProcessGuard {
       env: {},
     });
     this.#process = guard;
+    const startedAt = this.#clock.monotonic();
     guard.unref();
     if (guard.stdin !== null && "unref" in guard.stdin) (guard.stdin as { unref(): void }).unref();
     guard.stdin?.on("error", () => {});
@@ -76,7 +77,8 @@ export class ProcessGuard {
       this.#process = undefined;
       if (this.#isStopped) return;
       this.#logger.error({ why }, "lost the guard of the child processes; another one is started");
-      this.#stopTimer = this.#clock.after(AGAIN_MS, () => this.ready());
+      const waitMs = this.#clock.monotonic() - startedAt > AGAIN_MS ? 0 : AGAIN_MS;
+      this.#stopTimer = this.#clock.after(waitMs, () => this.ready());
     };
     guard.once("error", (error) => lost(error.message));
     guard.once("exit", (code, signal) => lost(`it ended with ${signal ?? `exit code ${code}`}`));

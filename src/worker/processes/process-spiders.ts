@@ -1,7 +1,7 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { jsonSchemaItem } from "../../crawl/json-schema-item.js";
 import { FileView } from "../../crawl/pages/file-view.js";
-import { PROCESS_LIMITS, type ProcessManifest } from "../../crawl/process-manifest.js";
+import { PROCESS_LIMITS } from "../../crawl/process-manifest.js";
 import type {
   Page,
   Spider,
@@ -10,36 +10,19 @@ import type {
   SpiderOutput,
   SpiderSettings,
 } from "../../crawl/spider.js";
-import type { Clock } from "../../lib/clock.js";
 import type { Service } from "../../lib/service.js";
 import type { ChildCommand } from "./child-process.js";
-import type { ChildProcesses } from "./child-processes.js";
 import { CrawlProcesses } from "./crawl-processes.js";
 import { PageJob, type PageJobInput } from "./page-job.js";
-import { fileLine, lineOf, type OpenMessage, pageLine } from "./protocol.js";
-
-export type ProcessSpidersDeps = {
-  readonly children: Pick<ChildProcesses, "run">;
-  readonly clock: Clock;
-  /** The node's id. */
-  readonly node: string;
-};
-
-export type ProcessSpidersOptions = {
-  /** Items, requests and files from one page. @default 25_000 */
-  readonly maxOutputs?: number;
-  /** What a process logs in a second; what is more has to wait, and the process with it. @default 5_000 */
-  readonly maxLogLinesPerSecond?: number;
-};
-
-export type ProcessSpiderSource = {
-  /** Where it runs. */
-  readonly folder: string;
-  readonly manifest: ProcessManifest;
-  readonly version: string;
-  /** Besides that of its manifest, which goes before: where what was installed for it is found. */
-  readonly env?: Readonly<Record<string, string>>;
-};
+import { ProcessRunSpider } from "./process-run-spider.js";
+import {
+  openMessage,
+  type ProcessSpiderSource,
+  type ProcessSpidersDeps,
+  type ProcessSpidersOptions,
+  processEnvironment,
+} from "./process-source.js";
+import { fileLine, lineOf, pageLine } from "./protocol.js";
 
 const MAX_OUTPUTS = 25_000;
 
@@ -65,6 +48,11 @@ export class ProcessSpiders implements Service {
     );
     this.#spiders.add(spider);
     return spider;
+  }
+
+  /** One of mode `run`. @throws Error if its `itemSchema` is none */
+  loadRun(source: ProcessSpiderSource): ProcessRunSpider {
+    return new ProcessRunSpider(source, this.#deps, this.#options);
   }
 
   async stop(): Promise<void> {
@@ -198,31 +186,4 @@ export class ProcessSpider implements Spider {
       openLine: lineOf(openMessage({ crawl, node }, manifest, version)),
     };
   }
-}
-
-type CrawlOfProcess = Pick<SpiderContext, "crawl" | "node">;
-
-/** What a process of a spider finds in its environment. */
-export function processEnvironment(
-  { crawl, node }: CrawlOfProcess,
-  { name, mode }: Pick<ProcessManifest, "name" | "mode">,
-  version: string,
-): Record<string, string> {
-  return {
-    WARREN_CRAWL_ID: crawl.id,
-    WARREN_SPIDER: name,
-    WARREN_VERSION: version,
-    WARREN_NODE_ID: node,
-    WARREN_PARAMS: JSON.stringify(crawl.params),
-    WARREN_MODE: mode,
-  };
-}
-
-/** What it is told first. */
-export function openMessage(
-  { crawl, node }: CrawlOfProcess,
-  { name, mode }: Pick<ProcessManifest, "name" | "mode">,
-  version: string,
-): OpenMessage {
-  return { type: "open", crawl: crawl.id, spider: name, version, node, params: crawl.params, mode };
 }

@@ -18,12 +18,13 @@ const request = {
   render: z.unknown().optional(),
   priority: z.int().min(0).max(9).optional(),
   callback: z.string().optional(),
+  spider: z.string().optional(),
 };
 const name = z.string();
 const callId = z.union([z.string().max(200), z.number()]);
 const level = z.string().transform((text) => text.toLowerCase());
 
-const item = z.object({ type: z.literal("item"), page, data: members });
+const item = z.object({ type: z.literal("item"), page, url: z.string().optional(), data: members });
 const log = z.looseObject({
   type: z.literal("log"),
   page,
@@ -126,6 +127,10 @@ export type OpenMessage = {
   readonly node: string;
   readonly params: Readonly<Record<string, unknown>>;
   readonly mode: ProcessMode;
+  /** Of a run. */
+  readonly run?: string;
+  readonly attempt?: number;
+  readonly seeds?: readonly string[];
 };
 
 export const CLOSE_LINE = lineOf({ type: "close" });

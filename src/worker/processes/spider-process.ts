@@ -12,6 +12,8 @@ import { answerTo } from "./state-calls.js";
 export type SpiderProcessOptions = ProcessOutputOptions & {
   readonly pageTimeoutMs: number;
   readonly pagesAtOnce: number;
+  /** How long it may go on after it was asked to end, in milliseconds; no longer than a crawl's end waits for it. */
+  readonly graceMs: number;
   readonly command: Omit<ChildCommand, "onLine">;
   /** The line with which it begins. */
   readonly openLine: string;
@@ -83,7 +85,11 @@ export class SpiderProcess {
     );
     this.#child = deps.run({
       ...options.command,
-      onLine: (stream, line) => this.#output.take(stream, line),
+      onLine: (stream, line) => {
+        const taken = this.#output.take(stream, line);
+        // Of one that has ended what little is left is read at once: pages wait to hear of its end.
+        return taken === undefined ? undefined : Promise.race([taken, this.#child.exited]);
+      },
     });
     if (this.#isTalking) void this.#child.write(options.openLine);
     this.ended = this.#child.ended.then((result) => this.#onEnded(result));
@@ -132,8 +138,9 @@ export class SpiderProcess {
     this.#isClosing = true;
     if (this.isIdle) {
       if (this.#isTalking) void this.#child.write(CLOSE_LINE);
-      void this.#child.end({ politeMs: LEAVE_MS, graceMs: LEAVE_MS });
-    } else void this.#child.end({ graceMs: SHORT_GRACE_MS });
+      const leaveMs = Math.min(LEAVE_MS, this.#options.graceMs);
+      void this.#child.end({ politeMs: leaveMs, graceMs: leaveMs });
+    } else void this.#child.end({ graceMs: Math.min(SHORT_GRACE_MS, this.#options.graceMs) });
     return this.ended;
   }
 
@@ -183,11 +190,7 @@ export class SpiderProcess {
   }
 
   async #answer(call: Parameters<typeof answerTo>[0]): Promise<void> {
-    // Its output is not read before it has its answer; a state that takes long must not keep it from its end.
-    await Promise.race([
-      answerTo(call, this.#deps.context.crawl.state).then((line) => this.#child.write(line)),
-      this.#child.exited,
-    ]);
+    await this.#child.write(await answerTo(call, this.#deps.context.crawl.state));
   }
 
   #onLog(level: LineLevel, text: string, { page, ...fields }: LogFields): void {
@@ -252,8 +255,8 @@ export class SpiderProcess {
       for (const job of unfinished.splice(0))
         for (const { name, by } of job.finish()) this.#deps.stats.add(name, by);
     }
-    this.#jobs.clear();
     const why = this.#verdict?.why ?? this.#whyOf(result);
+    this.#jobs.clear();
     const lastWords = result.stderrTail.slice(-LAST_LINES).join("\n");
     this.#deps.onEnded({
       process: this,

@@ -6,6 +6,7 @@ import type { Frontier } from "../../crawl/frontier.js";
 import type { ResultSink } from "../../crawl/records.js";
 import { isRunnable, type RunEnd, type RunnableSpider } from "../../crawl/run.js";
 import { type RunBatch, type RunCounts, RunOutputs } from "../../crawl/run-outputs.js";
+import type { Spider } from "../../crawl/spider.js";
 import type { SpiderCatalog } from "../../crawl/spider-catalog.js";
 import type { Clock } from "../../lib/clock.js";
 import { messageOf } from "../../lib/errors.js";
@@ -35,7 +36,7 @@ export type RunLoopDeps = {
   readonly taskEvents: Pick<TaskEvents, "added">;
   /** Whether this node may take more now. */
   readonly mayTake: () => boolean;
-  readonly logOf: (crawl: string, run: string) => Logger;
+  readonly logOf: (crawl: Crawl, spider: Spider, run: string) => Logger;
   readonly clock: Clock;
   readonly logger: Logger;
 };
@@ -138,6 +139,8 @@ export class RunLoop implements Service {
   /** A crawl that is paused lets what runs go on. */
   async #endIfClosed(active: Active): Promise<void> {
     const crawl = await this.#deps.crawls.load(active.run.crawl);
+    // A spider that nobody asks for is unloaded, and its code may go.
+    if (crawl !== undefined) void this.#deps.spiders.get(crawl.spider, crawl.spiderVersion);
     const isOpen = crawl?.status === "running" || crawl?.status === "paused";
     if (!isOpen || crawl.generation !== active.generation) interrupt(active, "closed");
   }
@@ -201,7 +204,7 @@ export class RunLoop implements Service {
       const end = await spider.run({
         crawl: { id: crawl.id, params: crawl.params, state: states.of(crawl.id) },
         node,
-        log: logOf(run.crawl, run.id),
+        log: logOf(crawl, spider, run.id),
         run: run.id,
         attempt: run.attempt,
         seeds: crawl.seeds,

@@ -55,7 +55,7 @@ const behaviours = {
   "long-message": () => say({ type: "item", data: { text: "y".repeat(6_000_000) } }),
   garbage: () => ["}{", "[1,2]", "null", '"text"', "{", "{}", '{"a":1}', "\u0000\u0007"].forEach(say),
   "half-a-message": () => say('{"type":"item","data":{"a":'),
-  binary: () => process.stdout.write(Buffer.from(Array.from({ length: 4_096 }, (_, index) => index % 256))),
+  binary: () => process.stdout.write(Buffer.from([...Array(256).keys(), 10])),
   flood: async (_, lines) => {
     for (let line = 0; line < Number(lines); line += 1)
       if (!say(`line ${line}`)) await new Promise((resolve) => process.stdout.once("drain", resolve));

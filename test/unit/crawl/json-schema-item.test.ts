@@ -16,8 +16,10 @@ const BOOK = {
 function judged(schema: Record<string, unknown>, value: unknown) {
   const result = jsonSchemaItem(schema)["~standard"].validate(value);
   if (result instanceof Promise) throw new Error("it must not take a promise");
-  if (result.issues === undefined) return result.value;
-  return result.issues.map(({ path, message }) => `${path?.map(String).join(".")}: ${message}`);
+  if (result.issues !== undefined) {
+    return result.issues.map(({ path, message }) => `${path?.map(String).join(".")}: ${message}`);
+  }
+  return result.value;
 }
 
 describe("a JSON Schema for items", () => {

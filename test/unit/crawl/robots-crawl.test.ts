@@ -48,6 +48,29 @@ it("a host whose robots.txt asks for a pause is left alone, and crawled after it
   expect(answeredAt - startedAt).toBeGreaterThan(990);
 });
 
+describe("a robots.txt that never comes", () => {
+  const fetch = { timeoutMs: 200, maxAttempts: 1 };
+  beforeEach(() => {
+    // Its connection stays open, and nothing is said.
+    site.page("/robots.txt", () => {});
+    site.page("/", "front");
+  });
+
+  it("is waited for no longer than its crawl waits for a page", async () => {
+    const { counts } = await crawlStandalone({ seeds: [site.url], fetch });
+    expect(counts).toMatchObject({ failed: 1 });
+  });
+
+  it("is waited for no longer either when only its sitemaps are wanted", async () => {
+    const politeness = { obeyRobots: false };
+    const { counts } = await crawlStandalone({
+      seeds: [site.url],
+      ...{ fetch, politeness, links: { sitemaps: "all" } },
+    });
+    expect(counts).toMatchObject({ done: 1, failed: 0 });
+  });
+});
+
 describe("a crawl of one's own site", () => {
   it("asks no robots.txt on the hosts that it names, and says so once", async () => {
     site.robots = "User-agent: *\nDisallow: /";

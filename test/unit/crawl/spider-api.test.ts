@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "vitest";
 import { z } from "zod";
 import type { EngineDeps } from "../../../src/crawl/engine.js";
@@ -7,6 +8,7 @@ import { defineSpider, type Spider, type SpiderOutput } from "../../../src/crawl
 import type { SpiderCatalog } from "../../../src/crawl/spider-catalog.js";
 import { createLogger } from "../../../src/lib/logger.js";
 import { EngineUnderTest } from "../../support/engine-under-test.js";
+import { crawlStandalone } from "../../support/standalone-under-test.js";
 
 let under: EngineUnderTest | undefined;
 
@@ -85,6 +87,23 @@ describe("where a spider comes from", () => {
     expect(end.trouble).toBeUndefined();
     expect(third.ending).toMatchObject({ state: "failed", reason: "spider-error", attempts: 3 });
     expect(engine.asked).toEqual([]);
+  });
+
+  it("hands a page back that was fetched, if the code is gone by then, and keeps nothing of it", async () => {
+    const { engine, crawl, task } = await engineWith(
+      yielding([], {
+        *parse() {
+          yield { item: { a: 1 } };
+          throw new SpiderUnavailableError("its process does not start");
+        },
+      }),
+    );
+
+    const { ending, end, items } = await engine.run(task, crawl);
+
+    expect(ending).toMatchObject({ state: "queued", attempts: 1, reason: "its process does not start" });
+    expect(end.untouched).toBeUndefined();
+    expect(items).toEqual([]);
   });
 
   it("is given up at once if waiting cannot help", async () => {
@@ -246,6 +265,17 @@ describe("an item", () => {
     expect(JSON.stringify(invalidItems[1]).length).toBeLessThan(80_000);
   });
 
+  it("is kept with little, after the first that were large", async () => {
+    const refused = { invalidItem: { data: { text: "x".repeat(100_000) }, reasons: Array(20).fill("y") } };
+    const { engine, crawl, task } = await engineWith(yielding(Array(200).fill(refused)));
+
+    const { invalidItems = [], ending } = await engine.run(task, crawl);
+
+    expect(ending).toMatchObject({ state: "done", invalidItems: 200 });
+    expect(JSON.stringify(invalidItems).length).toBeLessThan(4_700_000);
+    expect(invalidItems.at(-1)?.reasons).toHaveLength(3);
+  });
+
   it.each([[["list"]], ["text"], [null], [7]])("must be an object: %j", async (wrong) => {
     const output = { item: wrong } as unknown as SpiderOutput;
     const { engine, crawl, task } = await engineWith(yielding([output]));
@@ -270,6 +300,39 @@ describe("an item", () => {
 
     expect(ending).toMatchObject({ state: "failed", items: 0 });
     expect(invalidItems).toBeUndefined();
+  });
+});
+
+describe("a spider in standalone mode", () => {
+  it("has its settings taken over, its hooks called once, and what it got wrong in the log", async () => {
+    const { engine } = await engineWith(yielding([]));
+    const told: string[] = [];
+    const spider = yielding([], {
+      settings: { limits: { maxDepth: 1 } },
+      item: z.object({ title: z.string().min(5) }),
+      open: () => void told.push("open"),
+      close: () => void told.push("close"),
+      *parse(page) {
+        yield { item: { title: page.title } };
+        for (const url of page.links()) yield { request: url };
+      },
+    });
+    const html = (text: string) => (_: unknown, response: ServerResponse) =>
+      response.setHeader("content-type", "text/html").end(text);
+    engine.answers.set("/a", html("<title>Long enough</title><a href=/b>B</a>"));
+    engine.answers.set("/b", html("<title>Not fetched</title>"));
+
+    const { counts, items, log } = await crawlStandalone(
+      { spider: "own", seeds: [engine.url("/")], politeness: { obeyRobots: false } },
+      { spiders: [spider] },
+    );
+
+    expect(counts).toMatchObject({ done: 2, skipped: 1, items: 1, invalidItems: 1 });
+    expect(items).toMatchObject([{ url: engine.url("/a"), data: { title: "Long enough" } }]);
+    expect(log.filter(({ reasons }) => reasons !== undefined)).toMatchObject([
+      { level: "warn", url: engine.url("/"), data: { title: "Home" } },
+    ]);
+    expect(told).toEqual(["open", "close"]);
   });
 });
 

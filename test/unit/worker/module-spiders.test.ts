@@ -1,11 +1,15 @@
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
+import { Readable } from "node:stream";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { SpiderUnavailableError } from "../../../src/crawl/errors.js";
+import { FileView } from "../../../src/crawl/pages/file-view.js";
 import type { ModuleSpider } from "../../../src/worker/modules/index.js";
 import { importSpider } from "../../../src/worker/modules/module-entry.js";
 import { ModulesUnderTest, outputsOf } from "../../support/modules-under-test.js";
 import { WILD_MODULE } from "../../support/wild-module.js";
+
+const PATIENCE = { timeout: 10_000 };
 
 describe("a module spider", () => {
   let modules: ModulesUnderTest;
@@ -229,7 +233,7 @@ describe("a module spider", () => {
       modules.lines.length = 0;
       await outputsOf(spider.parse(page("print 200000")));
       await outputsOf(spider.parse(page("fine")));
-      await expect.poll(() => modules.lines.length, { timeout: 5_000 }).toBeGreaterThan(20);
+      await expect.poll(() => modules.lines.length, PATIENCE).toBeGreaterThan(20);
       expect(modules.lines[0]).toMatchObject({ level: "info", msg: "line 0", stream: "stdout" });
       expect(modules.lines.length).toBeLessThan(100);
     });
@@ -266,15 +270,79 @@ describe("a module spider", () => {
         await new Promise((go) => page.signal.addEventListener("abort", go));
         await page.crawl.state.set("reason", page.signal.reason.message);
       } };`);
-    const iterator = spider.parse(modules.page())[Symbol.asyncIterator]();
-    const first = iterator.next();
-    await expect.poll(() => modules.state().get("waits")).toBe(true);
+    const outputs = spider.parse(modules.page());
+    await expect.poll(() => modules.state().get("waits"), PATIENCE).toBe(true);
 
-    await iterator.return?.();
+    outputs.giveUp();
 
-    await expect(first).rejects.toThrow("the task was stopped");
-    await expect.poll(() => modules.state().get("reason")).toBe("the task was stopped");
+    await expect(outputs.all).rejects.toThrow("the task was stopped");
+    await expect.poll(() => modules.state().get("reason"), PATIENCE).toBe("the task was stopped");
     await spider.stop();
+  });
+
+  it("is shown stored files, and reads their text in the worker", async () => {
+    const spider = await modules.load(`
+      export default { name: "filed", *parse() {},
+        async *file(file) { yield { item: { ...file, text: await file.text() } }; } };`);
+    spider.open(modules.context());
+    const record = {
+      id: "f.0",
+      crawl: "crawl",
+      url: "http://h/f.txt",
+      name: "f.txt",
+      contentType: "text/plain",
+    };
+    const content = { contentId: "c", bytes: 6, sha256: "a1" };
+    const file = new FileView({
+      record: { ...record, ...content, at: 0 },
+      url: record.url,
+      foundOn: "http://h/",
+      meta: { a: 1 },
+      files: { open: async () => Readable.from([Buffer.from("Grüß")]) },
+      documents: modules.documents,
+      signal: new AbortController().signal,
+    });
+
+    expect(await outputsOf(spider.file?.(file) ?? [])).toEqual([
+      {
+        item: {
+          ...{ url: record.url, id: "f.0", name: "f.txt", bytes: 6, sha256: "a1", contentType: "text/plain" },
+          ...{ foundOn: "http://h/", meta: { a: 1 }, text: "Grüß" },
+        },
+      },
+    ]);
+    await spider.stop();
+  });
+
+  it("ends processes that have nothing to do, and closes what is open in those that it ends", async () => {
+    const quick = await ModulesUnderTest.start({ idleMs: 100 });
+    const spider = await quick.load(`
+      export default { name: "idle", async close({ crawl }) { await crawl.state.add("closed"); },
+        *parse() { yield { item: { pid: process.pid } }; } };`);
+    spider.open(quick.context());
+    await outputsOf(spider.parse(quick.page()));
+    await spider.close(quick.context());
+    await expect.poll(() => spider.pids, PATIENCE).toEqual([]);
+
+    expect(await outputsOf(spider.parse(quick.page()))).toHaveLength(1);
+    await spider.stop();
+    expect(spider.pids).toEqual([]);
+    expect(await quick.state().get("closed")).toBe(2);
+    await quick.dispose();
+  });
+
+  it("blames no page for what one before it has left running", async () => {
+    const quick = await ModulesUnderTest.start({ pageTimeoutMs: 500, processes: 1 });
+    const spider = await quick.load(`
+      export default { name: "late", *parse(page) {
+        if (page.text() === "later") setTimeout(() => { page.crawl.state.set("loops", true); for (;;); }, 50);
+        yield { item: { url: page.url } };
+      } };`);
+    await outputsOf(spider.parse(quick.page({ body: "later" })));
+    await expect.poll(() => quick.state().get("loops"), PATIENCE).toBe(true);
+
+    expect(await outputsOf(spider.parse(quick.page()))).toHaveLength(1);
+    await quick.dispose();
   });
 
   it("sees nothing of the worker's environment that could be a secret", async () => {
@@ -352,6 +420,29 @@ describe("a module that cannot be loaded", () => {
     await writeFile(entry, text);
 
     await expect(importSpider(entry)).rejects.toThrow(message);
+  });
+
+  const isTypeScriptRun = "typescript" in process.features && process.features.typescript !== false;
+
+  it.skipIf(isTypeScriptRun)("says what Node is needed for TypeScript", async () => {
+    const files = { "spider.ts": "export default { name: 'a' as string, *parse() {} };" };
+
+    await expect(modules.load(files)).rejects.toThrow(
+      /cannot run TypeScript; use Node 22\.18 or later, or upload what tsc/,
+    );
+  });
+
+  it.runIf(isTypeScriptRun)("takes TypeScript where Node does", async () => {
+    const files = {
+      "spider.ts": `import { half } from "./half.ts";
+        import { defineSpider } from "warren-crawler/spider";
+        export default defineSpider({ name: "typed" as string, *parse() { yield { item: { half: half(4) } }; } });`,
+      "half.ts": "export const half = (n: number): number => n / 2;",
+    };
+    const spider = await modules.load(files);
+
+    expect(await outputsOf(spider.parse(modules.page()))).toEqual([{ item: { half: 2 } }]);
+    await spider.stop();
   });
 
   it.each([

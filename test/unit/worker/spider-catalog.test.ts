@@ -1,15 +1,21 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ConfigError } from "../../../src/lib/errors.js";
-import { loadSpider, spiderCatalog } from "../../../src/worker/spider-catalog.js";
+import { silentLogger } from "../../../src/lib/logger.js";
+import { ModuleHost } from "../../../src/worker/modules/index.js";
+import { loadSpider, type SpiderMakers, spiderCatalog } from "../../../src/worker/spider-catalog.js";
+import { SPIDER_PROCESS_PROGRAM } from "../../support/modules-under-test.js";
 
 const MODULE = (name: string) => `export default { name: "${name}", *parse() {} };`;
 const DECLARED = (name: string) => JSON.stringify({ name, follow: [{ css: "a" }] });
 
 describe("a spider in a file or folder", () => {
   let folder: string;
+  const modules = new ModuleHost({ logger: silentLogger }, { program: SPIDER_PROCESS_PROGRAM });
+  const makers: Partial<SpiderMakers> = { module: (source) => modules.load(source) };
+  afterAll(() => modules.stop());
   beforeEach(async () => {
     folder = await mkdtemp(path.join(os.tmpdir(), "warren-spiders-"));
   });
@@ -30,7 +36,7 @@ describe("a spider in a file or folder", () => {
   ])("may be %s", async (_what, name, text) => {
     await written({ [name]: text });
     const place = path.join(folder, name);
-    const catalog = await spiderCatalog(place);
+    const catalog = await spiderCatalog(place, makers);
     expect(catalog.get("declared")).toMatchObject({ name: "declared" });
     expect(catalog.get(place)).toBe(catalog.get("declared"));
     expect(catalog.get("links")).toMatchObject({ name: "links" });
@@ -55,7 +61,7 @@ describe("a spider in a file or folder", () => {
     ["spider.yaml", { "spider.yaml": "name: yaml" }, "yaml"],
   ])("is, in a folder, %s", async (_what, files, name) => {
     await written(files);
-    expect(await loadSpider(folder)).toMatchObject({ name });
+    expect(await loadSpider(folder, makers)).toMatchObject({ name });
   });
 
   it("is made by the maker of its kind", async () => {
@@ -88,7 +94,12 @@ describe("a spider in a file or folder", () => {
       /^--spider: .*a\.txt is no spider: its name must end in \.js/,
     ],
     ["JSON is broken", { "a.json": "{" }, "a.json", /^--spider: .*a\.json: .*JSON/],
-    ["YAML is broken", { "a.yaml": "a: [1" }, "a.yaml", /^--spider: .*a\.yaml: is neither JSON nor YAML/],
+    [
+      "YAML is broken",
+      { "a.yaml": "a: [1" },
+      "a.yaml",
+      /^--spider: .*a\.yaml: is no declaration in JSON or YAML/,
+    ],
     [
       "a member is wrong",
       { "a.yaml": "name: a\nfollow: [{css: 'a['}]" },
@@ -99,17 +110,17 @@ describe("a spider in a file or folder", () => {
       "a module throws",
       { "a.mjs": "throw new Error('no');" },
       "a.mjs",
-      /^--spider: .*a\.mjs: cannot be loaded: no/,
+      /^--spider: .*a\.mjs: spider "a", version 1, could not be loaded: no\n/,
     ],
     [
       "a module exports none",
       { "a.mjs": "export default 1;" },
       "a.mjs",
-      /^--spider: .*a\.mjs: must export by default/,
+      /^--spider: .*a\.mjs: .* could not be loaded: it must export a spider by default/,
     ],
   ])("is refused if %s", async (_what, files, name, message) => {
     await written(files);
-    const refusal = await loadSpider(path.join(folder, name)).catch((error: unknown) => error);
+    const refusal = await loadSpider(path.join(folder, name), makers).catch((error: unknown) => error);
     expect(refusal).toBeInstanceOf(ConfigError);
     expect((refusal as Error).message).toMatch(message);
   });

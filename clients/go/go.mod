@@ -1,0 +1,3 @@
+module warren-crawler.example/go
+
+go 1.21
