@@ -365,6 +365,25 @@ describe("deliveries", () => {
     expect(lane === undefined ? lane : await store.deliveryLanes.renew(lane, 1_000)).toBeUndefined();
   });
 
+  it("are looked for on and on, also where a look takes longer than the time between two", async () => {
+    const claim = store.deliveryLanes.claim.bind(store.deliveryLanes);
+    store.deliveryLanes.claim = async (leaseMs) => {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return claim(leaseMs);
+    };
+    try {
+      receiver.answer("/hook", (_, before, response) => response.writeHead(before < 3 ? 429 : 200).end());
+      const one = delivery("/hook");
+      await sending({ everyMs: 10 });
+      await store.deliveries.add([one]);
+      await untilState(one, "delivered");
+    } finally {
+      store.deliveryLanes.claim = claim;
+    }
+
+    expect(receiver.posts).toHaveLength(4);
+  });
+
   it("are found though who added them did not live to tell", async () => {
     const one = delivery("/hook");
     await store.deliveries.add([one]);
