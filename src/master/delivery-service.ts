@@ -107,6 +107,10 @@ export class DeliveryService implements Service {
   }
 
   #look(): void {
+    if (this.#isStopped) return;
+    // Also when a look takes longer than the time between two: nothing else would bring about the next.
+    this.#stopTimers[0]?.();
+    this.#stopTimers[0] = this.#parts.clock.after(this.#options.everyMs, () => this.#look());
     if (this.#isLooking) return;
     this.#isLooking = true;
     this.#track(
@@ -114,8 +118,6 @@ export class DeliveryService implements Service {
         this.#isLooking = false;
       }),
     );
-    this.#stopTimers[0]?.();
-    this.#stopTimers[0] = this.#parts.clock.after(this.#options.everyMs, () => this.#look());
   }
 
   #lookForForgotten(): void {

@@ -8,7 +8,7 @@ import type { Logger } from "../lib/logger.js";
 import { Loop } from "../lib/loop.js";
 import type { Service } from "../lib/service.js";
 import type { WarrenBus } from "../protocol/index.js";
-import type { Duty, NewDelivery, Store, Telling } from "../store/index.js";
+import { type Duty, ITEMS_STORED, type NewDelivery, type Store, type Telling } from "../store/index.js";
 import { shown as shownItem } from "./item-export.js";
 
 export type ItemFeedOptions = {
@@ -198,7 +198,7 @@ export class ItemFeed implements Service {
         // The same items once more are the same delivery.
         id: `${crawl}.${hash("sha256", JSON.stringify([url, ids]), "base64url").slice(0, 27)}`,
         target: { kind: "webhook", url, ...(secret !== undefined && { secret }) },
-        type: "items.stored",
+        type: ITEMS_STORED,
         at: this.#parts.clock.now(),
         crawl,
         body: {

@@ -40,6 +40,9 @@ export type NewDelivery = {
   readonly body: Readonly<Record<string, unknown>>;
 };
 
+/** What tells of items. */
+export const ITEMS_STORED = "items.stored";
+
 /** `waiting` for its first or next attempt, `delivered`, or `failed` for good. */
 export const DELIVERY_STATES = ["waiting", "delivered", "failed"] as const;
 export type DeliveryState = (typeof DELIVERY_STATES)[number];
@@ -267,9 +270,9 @@ export class Deliveries {
     if (deletedCount === 0) throw new NotFoundError("delivery", id);
   }
 
-  /** All that a crawl has left. */
-  async drop(crawl: string): Promise<void> {
-    await this.#deliveries.deleteMany({ crawl });
+  /** What a crawl has left of these; what is told about it, and not of its data, stays. */
+  async drop(crawl: string, type: string): Promise<void> {
+    await this.#deliveries.deleteMany({ crawl, type });
   }
 
   /** Wakes lanes that nobody looks into although something waits there: who added it did not live to tell. */

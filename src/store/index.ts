@@ -23,7 +23,7 @@ export type {
   DueDelivery,
   NewDelivery,
 } from "./deliveries.js";
-export { DELIVERY_STATES } from "./deliveries.js";
+export { DELIVERY_STATES, ITEMS_STORED } from "./deliveries.js";
 export type { DeliveryLanes, HeldLane } from "./delivery-lanes.js";
 export type { Duties, Duty } from "./duties.js";
 export {

@@ -11,7 +11,7 @@ import { type CrawlLogHeadDocument, CrawlLogs, type CrawlLogsOptions } from "./c
 import { type CrawlStateDocument, MongoCrawlStates } from "./crawl-states.js";
 import { type CrawlDocument, Crawls } from "./crawls.js";
 import { type DeadLetterDocument, DeadLetters, type DeadLettersOptions } from "./dead-letters.js";
-import { Deliveries, type DeliveriesOptions, type DeliveryDocument } from "./deliveries.js";
+import { Deliveries, type DeliveriesOptions, type DeliveryDocument, ITEMS_STORED } from "./deliveries.js";
 import { type DeliveryLaneDocument, DeliveryLanes, type WaitingDocument } from "./delivery-lanes.js";
 import { Duties, type DutyDocument } from "./duties.js";
 import { StoreUnavailableError } from "./errors.js";
@@ -340,7 +340,7 @@ export class Store implements Service {
     await this.bodies.purge(crawl);
     await this.replies.drop(crawl);
     await this.states.drop(crawl);
-    await this.deliveries.drop(crawl);
+    await this.deliveries.drop(crawl, ITEMS_STORED);
     await this.runs.drop(crawl);
     await this.crawlLogs.purge(crawl);
   }

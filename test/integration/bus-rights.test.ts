@@ -135,7 +135,7 @@ describe("users with the rights of their role", () => {
     ]);
     expect(stdout.split("\n")).toEqual([
       "rabbitmqctl add_user 'o'\\''hara'",
-      `rabbitmqctl set_permissions -p '/' 'o'\\''hara' '^(amq\\.gen-.*)$' '^(amq\\.gen-.*)$' '^(${namespace}\\.events|amq\\.gen-.*)$'`,
+      `rabbitmqctl set_permissions -p '/' 'o'\\''hara' '^(amq\\.gen-.*)$' '^(amq\\.gen-.*)$' '^(${namespace}\\.events|${namespace}\\.items|amq\\.gen-.*)$'`,
       "",
     ]);
   });

@@ -294,7 +294,7 @@ describe("a delivery", () => {
   it("goes with its crawl", async () => {
     await store.deliveries.add([delivery("/hook", { crawl: "c1" }), delivery("/hook", { crawl: "c2" })]);
 
-    await store.deliveries.drop("c1");
+    await store.deliveries.drop("c1", "test.happened");
 
     expect((await store.deliveries.list({})).items.map(({ crawl }) => crawl)).toEqual(["c2"]);
   });
@@ -363,6 +363,25 @@ describe("deliveries", () => {
     for (const one of all) await untilState(one, "delivered");
 
     expect(lane === undefined ? lane : await store.deliveryLanes.renew(lane, 1_000)).toBeUndefined();
+  });
+
+  it("are looked for on and on, also where a look takes longer than the time between two", async () => {
+    const claim = store.deliveryLanes.claim.bind(store.deliveryLanes);
+    store.deliveryLanes.claim = async (leaseMs) => {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return claim(leaseMs);
+    };
+    try {
+      receiver.answer("/hook", (_, before, response) => response.writeHead(before < 3 ? 429 : 200).end());
+      const one = delivery("/hook");
+      await sending({ everyMs: 10 });
+      await store.deliveries.add([one]);
+      await untilState(one, "delivered");
+    } finally {
+      store.deliveryLanes.claim = claim;
+    }
+
+    expect(receiver.posts).toHaveLength(4);
   });
 
   it("are found though who added them did not live to tell", async () => {
