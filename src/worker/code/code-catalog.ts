@@ -15,8 +15,6 @@ import type { SpiderDirectory } from "./spider-directory.js";
 export type MadeSpider = {
   readonly spider: Spider;
   readonly description?: SpiderDescription;
-  /** Whether it is at work although nothing has asked for it of late. @default never */
-  readonly isBusy?: () => boolean;
   /** Ends what it runs in. */
   readonly stop?: () => Promise<void>;
 };
@@ -192,9 +190,7 @@ export class CodeCatalog implements SpiderCatalog, Service {
   async #look(): Promise<void> {
     const { clock, code, logger } = this.#deps;
     const before = clock.monotonic() - this.#options.idleMs;
-    for (const [key, { usedAtMs, isBusy }] of this.#loaded) {
-      if (usedAtMs < before && isBusy?.() !== true) await this.#unload(key);
-    }
+    for (const [key, { usedAtMs }] of this.#loaded) if (usedAtMs < before) await this.#unload(key);
     await code.prune().catch((error: unknown) => {
       logger.warn({ error: messageOf(error) }, "could not remove spiders' code that nobody needs");
     });

@@ -1,6 +1,5 @@
 import path from "node:path";
 import { processManifest } from "../../crawl/process-manifest.js";
-import type { RunnableSpider } from "../../crawl/run.js";
 import type { Spider } from "../../crawl/spider.js";
 import type { Clock } from "../../lib/clock.js";
 import { ConfigError } from "../../lib/errors.js";
@@ -10,7 +9,7 @@ import { compileSpider } from "../../spiders/declarative/index.js";
 import type { Store } from "../../store/index.js";
 import { ModuleHost, type ModuleSettings } from "../modules/index.js";
 import { ChildProcesses, ProcessSpiders } from "../processes/index.js";
-import { CodeCatalog, type MadeSpider, type SpiderMakers } from "./code-catalog.js";
+import { CodeCatalog, type SpiderMakers } from "./code-catalog.js";
 import { Dependencies, type DependenciesOptions, environmentOf } from "./dependencies.js";
 import { SpiderCode, type SpiderCodeOptions } from "./spider-code.js";
 import { SpiderDirectory } from "./spider-directory.js";
@@ -112,25 +111,10 @@ export class NodeCode implements Service {
       process: async ({ name, version, folder, manifest: { process: given } }) => {
         const manifest = processManifest.parse({ ...given, name });
         const source = { folder, version, manifest, env: await environmentOf(folder) };
-        if (manifest.mode === "run") return whileItRuns(this.#processes.loadRun(source));
+        if (manifest.mode === "run") return { spider: this.#processes.loadRun(source) };
         const spider = await this.#processes.load(source);
         return { spider, stop: () => spider.stop() };
       },
     };
   }
-}
-
-/** A run may take longer than a spider is kept that nothing asks for. */
-function whileItRuns(spider: RunnableSpider): MadeSpider {
-  let running = 0;
-  const run = spider.run.bind(spider);
-  spider.run = async (input) => {
-    running += 1;
-    try {
-      return await run(input);
-    } finally {
-      running -= 1;
-    }
-  };
-  return { spider, isBusy: () => running > 0 };
 }

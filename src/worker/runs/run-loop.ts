@@ -140,7 +140,9 @@ export class RunLoop implements Service {
   async #endIfClosed(active: Active): Promise<void> {
     const crawl = await this.#deps.crawls.load(active.run.crawl);
     // A spider that nobody asks for is unloaded, and its code may go.
-    if (crawl !== undefined) void this.#deps.spiders.get(crawl.spider, crawl.spiderVersion);
+    const kept = crawl && this.#deps.spiders.get(crawl.spider, crawl.spiderVersion);
+    // Not loaded yet: what comes of it is for who began the run to see to.
+    if (kept instanceof Promise) kept.catch(() => {});
     const isOpen = crawl?.status === "running" || crawl?.status === "paused";
     if (!isOpen || crawl.generation !== active.generation) interrupt(active, "closed");
   }
