@@ -20,11 +20,11 @@ unknown flag, or an unknown variable that begins with \`WARREN_\`, is an error t
 | --- | --- | --- | --- |
 ${rows.join("\n")}
 
-Durations are in milliseconds, sizes in bytes. This page is written from the table in \`src/lib/config.ts\`.
+Durations are in milliseconds, sizes in bytes. This page is written from the table in \`src/lib/settings.ts\`.
 `;
 }
 
 if (process.argv[1] === import.meta.filename) {
-  const { SETTINGS } = await import("../dist/lib/config.js");
+  const { SETTINGS } = await import("../dist/lib/settings.js");
   writeFileSync(path.join(ROOT, "docs/reference/configuration.md"), configurationPage(SETTINGS));
 }

@@ -1,21 +1,13 @@
 #!/usr/bin/env node
 import { fetcherOptionsOf } from "./crawl/fetch/fetch-settings.js";
-import {
-  AMQP_SETTINGS,
-  amqpSecurityOf,
-  type Config,
-  DAY_MS,
-  FETCH_SETTINGS,
-  HOUR_MS,
-  readConfig,
-  type SettingName,
-} from "./lib/config.js";
+import { amqpSecurityOf, type Config, readConfig } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
 import { ConfigError } from "./lib/errors.js";
 import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
+import { AMQP_SETTINGS, DAY_MS, FETCH_SETTINGS, HOUR_MS, type SettingName } from "./lib/settings.js";
 import { VERSION } from "./lib/version.js";
 import type { MailServerOptions } from "./master/mail-server.js";
 import { Master } from "./master/master.js";

@@ -4,16 +4,7 @@ import { fetcherOptionsOf } from "./crawl/fetch/fetch-settings.js";
 import { Fetcher } from "./crawl/fetch/fetcher.js";
 import { Documents } from "./crawl/pages/documents.js";
 import { systemClock } from "./lib/clock.js";
-import {
-  AMQP_SETTINGS,
-  amqpSecurityOf,
-  type Config,
-  DAY_MS,
-  FETCH_SETTINGS,
-  MODULE_SETTINGS,
-  readConfig,
-  type SettingName,
-} from "./lib/config.js";
+import { amqpSecurityOf, type Config, readConfig } from "./lib/config.js";
 import { withDeadline } from "./lib/deadline.js";
 import { ConfigError } from "./lib/errors.js";
 import { LogRing } from "./lib/log-ring.js";
@@ -21,12 +12,14 @@ import { createLogger } from "./lib/logger.js";
 import { main } from "./lib/main.js";
 import { Metrics } from "./lib/metrics.js";
 import { runUntilSignalled } from "./lib/service.js";
+import { AMQP_SETTINGS, DAY_MS, FETCH_SETTINGS, MODULE_SETTINGS, type SettingName } from "./lib/settings.js";
 import { VERSION } from "./lib/version.js";
+import { ItemWriter } from "./worker/item-writer.js";
 import { ModuleHost, moduleSettingsOf } from "./worker/modules/index.js";
 import { nodeIdIn } from "./worker/node-id.js";
 import { ProbeServer } from "./worker/probe-server.js";
 import { spiderCatalog } from "./worker/spider-catalog.js";
-import { ItemWriter, Standalone } from "./worker/standalone.js";
+import { Standalone } from "./worker/standalone.js";
 import { crawlOf } from "./worker/standalone-crawl.js";
 import { standaloneProcesses } from "./worker/standalone-process.js";
 import { WarcFile } from "./worker/warc-file.js";

@@ -1,10 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { createWriteStream, type WriteStream } from "node:fs";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
-import path from "node:path";
-import type { Writable } from "node:stream";
-import { LRUCache } from "lru-cache";
+import { setMaxListeners } from "node:events";
 import { MemoryContentIndex } from "../crawl/content-index.js";
 import { type Crawl, type CrawlCounts, type FinishReason, NO_COUNTS } from "../crawl/crawl.js";
 import { Dispatcher } from "../crawl/dispatch/dispatcher.js";
@@ -15,14 +9,7 @@ import type { TaskLimits } from "../crawl/limits.js";
 import { MemoryCrawlStates } from "../crawl/memory-crawl-state.js";
 import { MemoryFrontier, MemoryHostStates } from "../crawl/memory-frontier.js";
 import type { Documents } from "../crawl/pages/documents.js";
-import type {
-  FileStore,
-  ResultSink,
-  RobotsRecord,
-  RobotsStore,
-  StoredContent,
-  StoredResults,
-} from "../crawl/records.js";
+import type { ResultSink, StoredResults } from "../crawl/records.js";
 import { Recrawler } from "../crawl/recrawler.js";
 import { Browser } from "../crawl/render/browser.js";
 import { Renderer, type RenderingOptions } from "../crawl/render/renderer.js";
@@ -33,10 +20,13 @@ import { handBack, type Task } from "../crawl/task.js";
 import { canonicalUrl } from "../crawl/urls/url.js";
 import { UrlIdentity } from "../crawl/urls/url-identity.js";
 import type { Clock } from "../lib/clock.js";
-import { ConfigError, messageOf } from "../lib/errors.js";
+import { ConfigError } from "../lib/errors.js";
 import type { Logger } from "../lib/logger.js";
 import type { Service } from "../lib/service.js";
 import { Committer } from "../results/index.js";
+import { FolderFileStore } from "./folder-file-store.js";
+import type { ItemWriter } from "./item-writer.js";
+import { MemoryRobotsStore } from "./memory-robots-store.js";
 import { StandaloneRun } from "./standalone-run.js";
 import type { WarcFile } from "./warc-file.js";
 
@@ -106,6 +96,8 @@ export class Standalone implements Service {
     const { clock, logger, fetcher, spiders } = deps;
     const { userAgent } = options;
     this.#pagesLeft = crawl.limits.maxPages ?? Number.POSITIVE_INFINITY;
+    // Everything that runs listens to it.
+    setMaxListeners(0, this.#stopping.signal);
     this.finished = new Promise((resolve, reject) => {
       this.#finish = resolve;
       this.#fail = reject;
@@ -344,155 +336,4 @@ function renderingOf({ rendering }: StandaloneOptions, deps: Omit<StandaloneDeps
   if (rendering === undefined) return undefined;
   const browser = new Browser(rendering.browser, deps);
   return { browser, renderer: new Renderer(rendering.renderer, { ...deps, browser }) };
-}
-
-/** Items as NDJSON, one a line, to a stream. */
-export class ItemWriter implements ResultSink {
-  readonly #stream: Writable;
-  readonly #target: string;
-  /** The name of the data that was written last of each key. */
-  readonly #written = new Map<string, string>();
-
-  /** @param target a path, or `-` for standard output, which is not closed in the end */
-  constructor(stream: Writable, target: string) {
-    this.#stream = stream;
-    this.#target = target;
-    // Each write tells what became of it; without a listener the stream would end the process besides.
-    stream.on("error", () => {});
-  }
-
-  /** @param target a path, or `-` for standard output */
-  static async to(target: string): Promise<ItemWriter> {
-    if (target === "-") return new ItemWriter(process.stdout, target);
-    const stream: WriteStream = createWriteStream(target);
-    try {
-      await once(stream, "open");
-    } catch (error) {
-      throw new ConfigError(`--output: cannot write ${target}`, { cause: error });
-    }
-    return new ItemWriter(stream, target);
-  }
-
-  /**
-   * Resolves when the items are written. Of those with keys, those whose data is other than what was last written of
-   * the same key, so that the last line of a key is its item.
-   * @throws Error naming the target when they cannot be
-   */
-  async store(results: Parameters<ResultSink["store"]>[0]): Promise<StoredResults> {
-    if (results.items.length === 0) return {};
-    const knownItems = new Map<string, number>();
-    const lines = results.items.flatMap((item) => {
-      const { at, keeping, id, ...rest } = item;
-      const { key, digest = "" } = keeping ?? {};
-      const written = key === undefined ? undefined : this.#written.get(key);
-      if (written !== undefined) knownItems.set(item.crawl, (knownItems.get(item.crawl) ?? 0) + 1);
-      if (written === digest) return [];
-      if (key !== undefined) this.#written.set(key, digest);
-      const shownId = key === undefined ? id : `${item.crawl}:k-${key}`;
-      return [`${JSON.stringify({ id: shownId, ...rest, at: new Date(at).toISOString() })}\n`];
-    });
-    await new Promise<void>((resolve, reject) => {
-      this.#stream.write(lines.join(""), (error) => {
-        if (error == null) return resolve();
-        const where = this.#target === "-" ? "standard output" : this.#target;
-        reject(new Error(`--output: cannot write items to ${where}: ${messageOf(error)}`, { cause: error }));
-      });
-    });
-    return { knownItems };
-  }
-
-  async close(): Promise<void> {
-    if (this.#target === "-" || this.#stream.destroyed) return;
-    this.#stream.end();
-    await once(this.#stream, "close");
-  }
-}
-
-/**
- * Files in a folder of the disk, named by their content's checksum and by the name that they were first saved under:
- * the same content is there once, also of earlier runs.
- */
-export class FolderFileStore implements FileStore {
-  readonly #folder: string;
-  /** How often each content was saved: the same bytes may come from several URLs. */
-  readonly #saved = new Map<string, number>();
-  /** By the start of the checksum. */
-  #known: Promise<Map<string, string>> | undefined;
-
-  constructor(folder: string) {
-    this.#folder = folder;
-  }
-
-  async save(
-    body: AsyncIterable<Uint8Array>,
-    about: { name: string; contentType: string },
-  ): Promise<StoredContent> {
-    await mkdir(this.#folder, { recursive: true });
-    const unfinished = path.join(this.#folder, `.${randomUUID()}`);
-    const hash = createHash("sha256");
-    let bytes = 0;
-    try {
-      const file = await open(unfinished, "wx");
-      try {
-        for await (const chunk of body) {
-          hash.update(chunk);
-          bytes += chunk.length;
-          await file.write(chunk);
-        }
-      } finally {
-        await file.close();
-      }
-      const sha256 = hash.digest("hex");
-      this.#known ??= this.#look();
-      const known = await this.#known;
-      const contentId = known.get(sha256.slice(0, 16)) ?? `${sha256.slice(0, 16)}-${about.name}`;
-      known.set(sha256.slice(0, 16), contentId);
-      // Counted first: whoever discards the same content meanwhile leaves it there.
-      this.#saved.set(contentId, (this.#saved.get(contentId) ?? 0) + 1);
-      await rename(unfinished, path.join(this.#folder, contentId));
-      return { contentId, bytes, sha256 };
-    } catch (error) {
-      await rm(unfinished, { force: true });
-      throw error;
-    }
-  }
-
-  async open(contentId: string): Promise<AsyncIterable<Uint8Array>> {
-    const file = await open(path.join(this.#folder, path.basename(contentId)), "r");
-    return file.createReadStream();
-  }
-
-  async discard(contentId: string): Promise<void> {
-    const left = (this.#saved.get(contentId) ?? 0) - 1;
-    this.#saved.set(contentId, left);
-    if (left > 0) return;
-    const known = await this.#known;
-    known?.delete(contentId.slice(0, 16));
-    await rm(path.join(this.#folder, path.basename(contentId)), { force: true });
-  }
-
-  /** What earlier runs have left, which no run but theirs removes. */
-  async #look(): Promise<Map<string, string>> {
-    const names = (await readdir(this.#folder)).filter((name) => /^[0-9a-f]{16}-/.test(name));
-    for (const name of names) this.#saved.set(name, 1);
-    return new Map(names.map((name) => [name.slice(0, 16), name]));
-  }
-}
-
-/** Characters of robots.txt files held at most. */
-const MAX_ROBOTS_CHARACTERS = 32 * 1_048_576;
-
-class MemoryRobotsStore implements RobotsStore {
-  readonly #records = new LRUCache<string, RobotsRecord>({
-    maxSize: MAX_ROBOTS_CHARACTERS,
-    sizeCalculation: ({ origin, body = "" }) => origin.length + body.length + 100,
-  });
-
-  async get(origin: string): Promise<RobotsRecord | undefined> {
-    return this.#records.get(origin);
-  }
-
-  async put(record: RobotsRecord): Promise<void> {
-    this.#records.set(record.origin, record);
-  }
 }

@@ -67,6 +67,24 @@ describe("a crawl that has selected its nodes", () => {
     expect(await nodesOf(gpu.id)).toEqual(["w2"]);
   });
 
+  it("is seen on its node: which tasks that has in its hands", async () => {
+    const slow = await GraphSite.start({ pages: 4, hosts: 1, links: 3, delayMs: 500 });
+    const nodes = { mode: "selected", ids: ["w2"] };
+    const politeness = { obeyRobots: false, maxConcurrencyPerHost: 1 };
+    const { id } = await api(master).createCrawl({ seeds: [slow.seed], nodes, politeness });
+    let seen: Record<string, unknown>[] = [];
+    await until("a task of it runs there", async () => {
+      const tasks = await api(master).list("/api/v1/nodes/w2/tasks");
+      seen = tasks.filter((task) => task.crawl === id && task.running === true);
+      return seen.length > 0;
+    });
+    expect(seen[0]).toMatchObject({ crawl: id, attempt: 1, url: expect.stringMatching(/^http:/) });
+    const elsewhere = await api(master).list("/api/v1/nodes/w1/tasks");
+    expect(elsewhere.filter((task) => task.crawl === id)).toEqual([]);
+    await api(master).crawlOnce(id, "finished");
+    await slow.stop();
+  });
+
   it("waits for its node when that is killed, and goes on with it", async () => {
     const { id } = await crawl({ mode: "selected", ids: ["w1"] });
     await until("some pages are done", async () => (await api(master).crawl(id)).counts.done >= 10);

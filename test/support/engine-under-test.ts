@@ -19,7 +19,7 @@ import { canonicalUrl, fingerprint, urlId } from "../../src/crawl/urls/url.js";
 import { systemClock } from "../../src/lib/clock.js";
 import { silentLogger } from "../../src/lib/logger.js";
 import { bundledSpiders } from "../../src/spiders/index.js";
-import { FolderFileStore } from "../../src/worker/standalone.js";
+import { FolderFileStore } from "../../src/worker/folder-file-store.js";
 
 export type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 

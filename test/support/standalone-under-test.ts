@@ -14,7 +14,8 @@ import { withSettings } from "../../src/crawl/spider-settings.js";
 import { systemClock } from "../../src/lib/clock.js";
 import { createLogger } from "../../src/lib/logger.js";
 import { bundledSpiders } from "../../src/spiders/index.js";
-import { ItemWriter, Standalone, type StandaloneSummary } from "../../src/worker/standalone.js";
+import { ItemWriter } from "../../src/worker/item-writer.js";
+import { Standalone, type StandaloneSummary } from "../../src/worker/standalone.js";
 
 export type StandaloneItem = { readonly url: string; readonly data: Readonly<Record<string, unknown>> };
 

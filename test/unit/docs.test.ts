@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { configurationPage } from "../../scripts/write-configuration-page.mjs";
-import { SETTINGS } from "../../src/lib/config.js";
+import { SETTINGS } from "../../src/lib/settings.js";
 import { HOSTILE_BEHAVIOURS } from "../support/hostile-behaviours.js";
 
 const ROOT = path.resolve(import.meta.dirname, "../..");

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
-import type { Config, FETCH_SETTINGS } from "../../lib/config.js";
+import type { Config } from "../../lib/config.js";
 import { ConfigError, messageOf } from "../../lib/errors.js";
+import type { FETCH_SETTINGS } from "../../lib/settings.js";
 import type { FetcherOptions } from "./fetcher.js";
 
 /**

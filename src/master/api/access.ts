@@ -1,8 +1,8 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP, isIPv4 } from "node:net";
 import type { FastifyRequest } from "fastify";
-import { type ApiToken, ROLES, type Role } from "../../lib/config.js";
 import { ConfigError } from "../../lib/errors.js";
+import { type ApiToken, ROLES, type Role } from "../../lib/setting-values.js";
 import { RequestError } from "../errors.js";
 
 /** Methods that change nothing. */

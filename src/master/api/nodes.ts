@@ -79,6 +79,12 @@ export function nodeRoutes(api: FastifyInstance, { store, bus }: Pick<ApiParts, 
     return bus.calls.callNode(id, "system-info");
   });
 
+  api.get("/nodes/:id/tasks", async (request) => {
+    const { id } = await find(request.params);
+    const { tasks } = await bus.calls.callNode(id, "active-tasks");
+    return { items: tasks, next: null };
+  });
+
   api.get("/nodes/:id/log", async (request, reply) => {
     const query = parse(logQuery, request.query);
     const { id } = await find(request.params);

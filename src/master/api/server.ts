@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { AddressInfo } from "node:net";
 import Fastify, { type FastifyInstance, type HTTPMethods, LogController } from "fastify";
-import type { ApiToken, Role } from "../../lib/config.js";
 import { ConfigError, messageOf } from "../../lib/errors.js";
 import type { Service } from "../../lib/service.js";
+import type { ApiToken, Role } from "../../lib/setting-values.js";
 import { RequestError } from "../errors.js";
 import { Access, defaultRole } from "./access.js";
 import { crawlLogRoutes } from "./crawl-log.js";

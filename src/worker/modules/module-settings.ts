@@ -1,7 +1,8 @@
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_TASK_LIMITS } from "../../crawl/limits.js";
-import type { Config, MODULE_SETTINGS } from "../../lib/config.js";
+import type { Config } from "../../lib/config.js";
+import type { MODULE_SETTINGS } from "../../lib/settings.js";
 
 /** Bounds of module spiders. */
 export type ModuleSettings = {

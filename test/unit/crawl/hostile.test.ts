@@ -9,7 +9,8 @@ import type { Ending } from "../../../src/crawl/frontier.js";
 import { systemClock } from "../../../src/lib/clock.js";
 import { createLogger } from "../../../src/lib/logger.js";
 import { bundledSpiders } from "../../../src/spiders/index.js";
-import { ItemWriter, Standalone, type StandaloneSummary } from "../../../src/worker/standalone.js";
+import { ItemWriter } from "../../../src/worker/item-writer.js";
+import { Standalone, type StandaloneSummary } from "../../../src/worker/standalone.js";
 import { heapInUse } from "../../support/heap.js";
 import {
   HOSTILE_BEHAVIOURS,
