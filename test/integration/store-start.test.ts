@@ -123,18 +123,8 @@ describe("Store", () => {
     );
     await client.close();
 
-    expect(names.sort()).toEqual([
-      "contents.files",
-      "crawls",
-      "deadLetters",
-      "files",
-      "leases",
-      "likenesses",
-      "notifications",
-      "replies",
-      "robots",
-      "urls",
-    ]);
+    // What has indexes of its own; the others come with the first that is kept in them.
+    expect(names.sort()).toEqual([...new Set([...Object.keys(INDEXES), "crawls", "leases"])].sort());
     expect(store.shardCount).toBe(64);
   });
 });
