@@ -9,7 +9,7 @@ it("shows manifests that are taken", () => {
   const manifests = [...PAGE.matchAll(/```json\n(.*?)```/gs)].map(
     ([, text = ""]) => JSON.parse(text) as unknown,
   );
-  expect(manifests).toHaveLength(2);
+  expect(manifests).toHaveLength(3);
   for (const manifest of manifests) expect(processManifest.safeParse(manifest).error).toBeUndefined();
 });
 
