@@ -108,6 +108,8 @@ await main(async () => {
 
 async function runInCluster(config: WorkerConfig): Promise<void> {
   const nodeId = config.nodeId ?? (await nodeIdIn(config.dataDir));
+  // Of its own: workers may share a data directory, also those of several clusters.
+  const folder = path.join(config.dataDir, config.namespace, nodeId);
   const log = new LogRing(config.logLines);
   const logger = createLogger({ level: config.logLevel, base: { role: "worker", node: nodeId }, ring: log });
   const metrics = new Metrics();
@@ -137,7 +139,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       shutdownTimeoutMs: config.shutdownTimeoutMs,
       maxCrashes: config.maxCrashes,
       spiders: {
-        dataDir: config.dataDir,
+        folder: path.join(folder, "spiders"),
         code: { keptVersions: config.codeVersions, maxBytes: config.codeDiskBytes },
         dependencies: { timeoutMs: config.installTimeoutMs, runScripts: config.installScripts },
         modules: moduleSettingsOf(config),
@@ -151,7 +153,7 @@ async function runInCluster(config: WorkerConfig): Promise<void> {
       deadLetters: { maxRecords: config.deadLetterRecords, keptForMs: config.deadLetterDays * DAY_MS },
       crawlLogs: { keptForMs: config.crawlLogDays * DAY_MS },
       crawlLog: {
-        folder: path.join(config.dataDir, "logs"),
+        folder: path.join(folder, "logs"),
         level: config.crawlLogLevel,
         maxBytes: config.crawlLogDiskBytes,
         segmentBytes: config.crawlLogFileBytes,

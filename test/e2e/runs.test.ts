@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { api, Cluster, type Master, until } from "../support/cluster.js";
 import { GraphSite } from "../support/graph-site.js";
@@ -8,16 +11,21 @@ describe("a spider that runs as a whole", () => {
   const cluster = new Cluster();
   let site: GraphSite;
   let master: Master;
+  let dataDir: string;
 
   beforeAll(async () => {
     site = await GraphSite.start({ pages: 20, hosts: 2, links: 4, delayMs: 1 });
     master = await cluster.master();
-    await Promise.all([cluster.worker("w1"), cluster.worker("w2")]);
+    // As workers are that are started in the same place: each keeps what is its own apart.
+    dataDir = await mkdtemp(path.join(tmpdir(), "warren-shared-"));
+    const shared = { WARREN_DATA_DIR: dataDir };
+    await Promise.all([cluster.worker("w1", [], shared), cluster.worker("w2", [], shared)]);
   });
 
   afterAll(async () => {
     await cluster.stop();
     await site?.stop();
+    await rm(dataDir, { recursive: true, force: true });
   });
 
   async function crawlOf(

@@ -85,7 +85,7 @@ describe("logs of crawls", () => {
 
   /** Number of the last line in a node's files. */
   async function lastOnDisk(node: string): Promise<number> {
-    const logs = path.join(folder, "data", node, "logs", node);
+    const logs = path.join(folder, "data", node, cluster.namespace, node, "logs");
     const names = (await readdir(logs)).filter((name) => name.endsWith(".ndjson")).sort();
     const text = await readFile(path.join(logs, names.at(-1) ?? ""), "utf8");
     const line = text.slice(0, text.lastIndexOf("\n")).split("\n").at(-1) ?? "{}";
@@ -98,7 +98,7 @@ describe("logs of crawls", () => {
     const look = async () => {
       const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
       const memoryBytes = 1_024 * Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
-      const logs = path.join(folder, "data", node, "logs", node);
+      const logs = path.join(folder, "data", node, cluster.namespace, node, "logs");
       const sizes = await Promise.all(
         (await readdir(logs)).map((name) =>
           stat(path.join(logs, name)).then(

@@ -75,9 +75,9 @@ export class Cluster {
     return member;
   }
 
-  /** What a member keeps on its disk. */
+  /** Where a worker keeps what is its own. */
   dataDirOf(name: string): string {
-    return path.join(this.#dataDir ?? "", name);
+    return path.join(this.#dataDir ?? "", name, this.namespace, name);
   }
 
   /** Ends what still runs and removes queues, exchanges and the database. */

@@ -22,7 +22,7 @@ afterEach(async () => {
 
 async function open(options: Partial<CrawlLogOptions> = {}, epoch = 1): Promise<CrawlLog> {
   const log = new CrawlLog(
-    { folder, node: "n", ...options },
+    { folder: path.join(folder, "n"), node: "n", ...options },
     { epoch: () => epoch, clock: systemClock, logger: silentLogger },
   );
   opened.push(log);

@@ -1,4 +1,3 @@
-import path from "node:path";
 import { processManifest } from "../../crawl/process-manifest.js";
 import type { Spider } from "../../crawl/spider.js";
 import type { Clock } from "../../lib/clock.js";
@@ -16,7 +15,8 @@ import { SpiderDirectory } from "./spider-directory.js";
 
 export type NodeCodeOptions = {
   readonly node: string;
-  readonly dataDir: string;
+  /** Where it is kept, by this node only. */
+  readonly folder: string;
   readonly code: Partial<SpiderCodeOptions>;
   readonly dependencies: Partial<DependenciesOptions>;
   readonly modules: Partial<ModuleSettings>;
@@ -41,7 +41,7 @@ export class NodeCode implements Service {
   readonly #code: SpiderCode;
 
   constructor(
-    { node, dataDir, code, dependencies, modules }: NodeCodeOptions,
+    { node, folder, code, dependencies, modules }: NodeCodeOptions,
     { store, bundled, clock, logger }: NodeCodeDeps,
   ) {
     this.bundled = bundled;
@@ -51,7 +51,7 @@ export class NodeCode implements Service {
     this.directory = new SpiderDirectory({ spiders: store.spiders, clock });
     this.#code = new SpiderCode(
       {
-        folder: path.join(dataDir, "spiders"),
+        folder,
         contents: store.code,
         dependencies: new Dependencies(this.#children, dependencies),
         inUse: () => this.catalog.inUse,

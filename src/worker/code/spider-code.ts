@@ -39,7 +39,7 @@ export type SpiderCodeOptions = {
 export const DEFAULT_SPIDER_CODE: SpiderCodeOptions = { keptVersions: 3, maxBytes: 4 * 2 ** 30 };
 
 export type SpiderCodeDeps = {
-  /** `<data dir>/spiders` */
+  /** A folder of this node's own: `<data directory>/<namespace>/<node>/spiders` */
   readonly folder: string;
   readonly contents: { open(contentId: string): Promise<Readable> };
   readonly dependencies: Dependencies;

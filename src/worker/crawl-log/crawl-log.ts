@@ -1,4 +1,3 @@
-import path from "node:path";
 import { type Logger as PinoLogger, pino } from "pino";
 import {
   boundedLine,
@@ -16,7 +15,7 @@ import { lineBody, numbered } from "./journal-lines.js";
 import { type CrawlLogPage, type CrawlLogPageQuery, pageOfJournal } from "./journal-page.js";
 
 export type CrawlLogOptions = {
-  /** Where the journals of this machine's nodes are. */
+  /** Where this node's journal is, and nobody else's. */
   readonly folder: string;
   readonly node: string;
   /** Lowest level that is kept; with `silent`, nothing is. @default "info" */
@@ -277,11 +276,11 @@ export class CrawlLog implements Service {
   }
 
   #opened(): Promise<Journal> {
-    const { folder, node, segmentBytes, maxBytes } = this.#options;
+    const { folder, segmentBytes, maxBytes } = this.#options;
     const { epoch, logger, clock } = this.#deps;
     return Journal.open(
       {
-        folder: path.join(folder, node),
+        folder,
         // The file that is written to cannot go.
         segmentBytes: Math.min(segmentBytes, maxBytes / 4),
         maxBytes,
