@@ -29,6 +29,15 @@ export default defineConfig({
       {
         test: {
           ...common,
+          name: "hostile",
+          include: ["test/hostile/**/*.test.ts"],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          ...common,
           name: "examples",
           include: ["test/examples/**/*.test.ts"],
           testTimeout: 120_000,

@@ -11,15 +11,33 @@ import { reportTo } from "./report.mjs";
 import { SetupError, startServers } from "./servers.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
-/** The suites that every change runs; `faults` takes long, `examples` and `browser` need more: they are asked for. */
+/** The suites of `npm test`; `faults` and `hostile` take long, `examples` and `browser` need more: they are asked for. */
 const SUITES = ["unit", "integration", "e2e"];
 /** Those that use a broker, less the files for which it is all the same which one. */
 const BROKER_SUITES = ["integration", "e2e"];
 const ANY_BROKER_DOES = [
-  "test/integration/store-*",
-  ...["start", "bad-start", "hostile", "archive", "sitemaps", "why"].map(
-    (name) => `test/e2e/${name}.test.ts`,
-  ),
+  ...[
+    "store-",
+    "api-schedules",
+    "api-deliveries",
+    "api-crawl-log",
+    "cli-",
+    "crawl-ends",
+    "deliveries",
+    "log-shipper",
+  ].map((name) => `test/integration/${name}*`),
+  ...["mails", "notification-rules", "runs", "schedules"].map((name) => `test/integration/${name}.test.ts`),
+  ...[
+    "start",
+    "bad-start",
+    "crawl-logs",
+    "archive",
+    "sitemaps",
+    "why",
+    "runs",
+    "spider-code",
+    "process-spiders",
+  ].map((name) => `test/e2e/${name}.test.ts`),
 ];
 const VITEST_STOP_MS = 10_000;
 const report = reportTo(process.stderr);

@@ -3,15 +3,15 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Crawl } from "../../../src/crawl/crawl.js";
-import { Fetcher } from "../../../src/crawl/fetch/fetcher.js";
-import type { Ending } from "../../../src/crawl/frontier.js";
-import { systemClock } from "../../../src/lib/clock.js";
-import { createLogger } from "../../../src/lib/logger.js";
-import { bundledSpiders } from "../../../src/spiders/index.js";
-import { ItemWriter } from "../../../src/worker/item-writer.js";
-import { Standalone, type StandaloneSummary } from "../../../src/worker/standalone.js";
-import { heapInUse } from "../../support/heap.js";
+import type { Crawl } from "../../src/crawl/crawl.js";
+import { Fetcher } from "../../src/crawl/fetch/fetcher.js";
+import type { Ending } from "../../src/crawl/frontier.js";
+import { systemClock } from "../../src/lib/clock.js";
+import { createLogger } from "../../src/lib/logger.js";
+import { bundledSpiders } from "../../src/spiders/index.js";
+import { ItemWriter } from "../../src/worker/item-writer.js";
+import { Standalone, type StandaloneSummary } from "../../src/worker/standalone.js";
+import { heapInUse } from "../support/heap.js";
 import {
   HOSTILE_BEHAVIOURS,
   HOSTILE_CRAWLS,
@@ -20,9 +20,9 @@ import {
   HOSTILE_POLITENESS,
   HOSTILE_SCOPE,
   type HostileCrawl,
-} from "../../support/hostile-behaviours.js";
-import { expectEnd, type Outcome } from "../../support/hostile-outcomes.js";
-import { HostileSite } from "../../support/hostile-site.js";
+} from "../support/hostile-behaviours.js";
+import { expectEnd, type Outcome } from "../support/hostile-outcomes.js";
+import { HostileSite } from "../support/hostile-site.js";
 
 const INNOCENT_PAGES = 60;
 /** Which of the crawls the innocent host is part of: that of servers which keep one waiting. */
