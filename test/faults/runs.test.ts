@@ -53,7 +53,7 @@ describe("a spider that runs as a whole", () => {
         undefined,
         60_000,
       );
-      const folder = path.join(cluster.dataDirOf(String(run?.node)), "spiders", "long", "1");
+      const folder = path.join(cluster.nodeFolderOf(String(run?.node)), "spiders", "long", "1");
       return { on: String(run?.node), pid: Number(await readFile(path.join(folder, "run.pid"), "utf8")) };
     };
     const first = await active(1);

@@ -31,7 +31,7 @@ function startWorker(): Promise<Member> {
   return cluster.worker("w1", [], { MONGODB_URI: uri.href });
 }
 
-const spiders = () => path.join(cluster.dataDirOf("w1"), "spiders");
+const spiders = () => path.join(cluster.nodeFolderOf("w1"), "spiders");
 
 async function put(name: string, archive: Buffer): Promise<string> {
   const response = await fetch(`${master.url}/api/v1/spiders/${name}`, {

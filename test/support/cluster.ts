@@ -76,7 +76,7 @@ export class Cluster {
   }
 
   /** Where a worker keeps what is its own. */
-  dataDirOf(name: string): string {
+  nodeFolderOf(name: string): string {
     return path.join(this.#dataDir ?? "", name, this.namespace, name);
   }
 
@@ -108,7 +108,7 @@ export class Cluster {
         AMQP_URL: this.amqpUrl,
         MONGODB_URI: this.mongodbUri,
         WARREN_NAMESPACE: this.namespace,
-        WARREN_DATA_DIR: this.dataDirOf(name),
+        WARREN_DATA_DIR: path.join(this.#dataDir, name),
         WARREN_ALLOWED_NETWORKS: "127.0.0.0/8",
         ...this.#environment,
         ...environment,
