@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { ClientSession, Collection, MongoClient, UpdateFilter } from "mongodb";
+import type { Collection, UpdateFilter } from "mongodb";
 import { z } from "zod";
 import { NotFoundError } from "./errors.js";
 import {
@@ -87,18 +87,15 @@ const position = z.tuple([z.number(), z.string()]);
  * decide about two ticks at once, one has to look again. What has begun is completed by whoever finds it.
  */
 export class Schedules {
-  readonly #client: MongoClient;
   readonly #schedules: Collection<ScheduleDocument>;
   readonly #ticks: Ticks;
   readonly #retrier: Retrier;
 
   constructor(deps: {
-    readonly client: MongoClient;
     readonly schedules: Collection<ScheduleDocument>;
     readonly ticks: Ticks;
     readonly retrier: Retrier;
   }) {
-    this.#client = deps.client;
     this.#schedules = deps.schedules;
     this.#ticks = deps.ticks;
     this.#retrier = deps.retrier;
@@ -227,28 +224,30 @@ export class Schedules {
   }
 
   /**
-   * Records ticks that are due and moves the schedule on, both or neither.
-   * @returns false when someone else did, or the schedule was changed since it was read
+   * Records ticks that are due, then moves the schedule on. Who dies in between is followed by someone who finds it due
+   * still: that one makes the same ticks, under the same keys, so that there is one of each. Not in a transaction: one that
+   * is left open by a process that was killed keeps everybody from the schedule for a minute.
+   * @returns false when someone else moved it, or it was changed since it was read
    */
-  fire(
+  async fire(
     schedule: Pick<ScheduleRecord, "id" | "revision" | "nextAt">,
     ticks: readonly NewTick[],
     to: { readonly firedAt: number; readonly nextAt: number | undefined },
   ): Promise<boolean> {
     const { id, revision, nextAt } = schedule;
-    if (nextAt === undefined) return Promise.resolve(false);
-    return this.#inTransaction("record a schedule's ticks", async (session) => {
-      const moved = await this.#schedules.updateOne(
-        { _id: id, revision, nextAt, paused: false },
+    if (nextAt === undefined) return false;
+    const asItWas = { _id: id, revision, nextAt, paused: false };
+    if ((await this.#schedules.findOne(asItWas, { projection: { _id: 1 } })) === null) return false;
+    await this.#ticks.record(ticks);
+    const moved = await this.#retrier.run("move a schedule on", () =>
+      this.#schedules.updateOne(
+        asItWas,
         to.nextAt === undefined
           ? { $set: { firedAt: to.firedAt }, $unset: { nextAt: true } }
           : { $set: { firedAt: to.firedAt, nextAt: to.nextAt } },
-        { session },
-      );
-      if (moved.matchedCount === 0) return false;
-      await this.#ticks.record(ticks, session);
-      return true;
-    });
+      ),
+    );
+    return moved.matchedCount > 0;
   }
 
   /**
@@ -284,12 +283,6 @@ export class Schedules {
           ...(crawl !== undefined && { $set: { lastCrawl: crawl } }),
         },
       ),
-    );
-  }
-
-  #inTransaction<Result>(what: string, run: (session: ClientSession) => Promise<Result>): Promise<Result> {
-    return this.#retrier.run(what, () =>
-      this.#client.withSession((session) => session.withTransaction(() => run(session))),
     );
   }
 }

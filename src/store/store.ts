@@ -264,7 +264,6 @@ export class Store implements Service {
       keptForMs: options.ticksKeptForMs,
     });
     this.schedules = new Schedules({
-      client: this.#client,
       schedules: db.collection<ScheduleDocument>("schedules"),
       ticks: this.ticks,
       retrier,

@@ -1,4 +1,4 @@
-import type { ClientSession, Collection, Filter } from "mongodb";
+import type { Collection, Filter } from "mongodb";
 import { z } from "zod";
 import {
   DEFAULT_LIST_LIMIT,
@@ -82,20 +82,16 @@ export class Ticks {
   }
 
   /** Records those that are not known. @returns how many there were of them */
-  async record(ticks: readonly NewTick[], session?: ClientSession): Promise<number> {
+  async record(ticks: readonly NewTick[]): Promise<number> {
     if (ticks.length === 0) return 0;
-    const write = () =>
+    const { upsertedCount } = await this.#retrier.run("record ticks", () =>
       this.#ticks.bulkWrite(
         ticks.map((tick) => {
           const { _id, ...fields } = this.#documentOf(tick);
           return { updateOne: { filter: { _id }, update: { $setOnInsert: fields }, upsert: true } };
         }),
-        session === undefined ? {} : { session },
-      );
-    // Within a transaction, whoever began it does it again.
-    const { upsertedCount } = await (session === undefined
-      ? this.#retrier.run("record ticks", write)
-      : write());
+      ),
+    );
     return upsertedCount;
   }
 
