@@ -91,7 +91,7 @@ function lineOf({ variant, round, pages, seconds, pagesPerSecond, complaints }, 
 
 /** How many tasks a worker runs at once unless told otherwise: the floor does the same. */
 async function defaultConcurrency(dist) {
-  const { SETTINGS } = await import(pathToFileURL(path.join(dist, "lib", "config.js")).href);
+  const { SETTINGS } = await import(pathToFileURL(path.join(dist, "lib", "settings.js")).href);
   return SETTINGS.concurrency.parse(SETTINGS.concurrency.fallback);
 }
 
