@@ -29,6 +29,8 @@ export type RunDocument = {
   readonly attempts: number;
   /** How often a node was lost that had it. */
   readonly losses: number;
+  /** How often it could not be run, or what it brought not be stored. */
+  readonly failures: number;
   readonly readyAt: Date;
   readonly createdAt: Date;
   readonly startedAt?: Date;
@@ -71,6 +73,8 @@ export type HeldRun = {
   readonly token: string;
   /** From 1. */
   readonly attempt: number;
+  /** How often it could not be run before. */
+  readonly failures: number;
 };
 
 export type RunFilter = {
@@ -121,7 +125,7 @@ export class Runs {
           crawl: crawl.id,
           spider: crawl.spider,
           ...(node !== undefined && { node }),
-          ...{ state: "queued", attempts: 0, losses: 0, items: 0, invalidItems: 0, requests: 0 },
+          ...{ state: "queued", attempts: 0, losses: 0, failures: 0, items: 0, invalidItems: 0, requests: 0 },
           readyAt: now,
           createdAt: now,
         })),
@@ -167,7 +171,7 @@ export class Runs {
       { returnDocument: "after" },
     );
     if (taken === null) return undefined;
-    return { id, crawl: taken.crawl, token, attempt: taken.attempts };
+    return { id, crawl: taken.crawl, token, attempt: taken.attempts, failures: taken.failures };
   }
 
   /** Keeps what a node holds. @returns by token, what is still held, and whether it is to end */
@@ -205,7 +209,16 @@ export class Runs {
   }
 
   /** Gives a run back, to be begun anew: nothing speaks against it. */
-  async release({ id, token }: HeldRun, reason: string, waitMs = 0): Promise<void> {
+  async release(run: HeldRun, reason: string): Promise<void> {
+    await this.#giveBack(run, reason, 0, run.failures);
+  }
+
+  /** Gives a run back that could not be run here now, to be begun anew a little later. */
+  async failed(run: HeldRun, reason: string, waitMs: number): Promise<void> {
+    await this.#giveBack(run, reason, waitMs, run.failures + 1);
+  }
+
+  async #giveBack({ id, token }: HeldRun, reason: string, waitMs: number, failures: number): Promise<void> {
     await this.#retrier.run("give back a run", () =>
       this.#runs.updateOne({ _id: id, state: "active", "holder.token": token }, [
         {
@@ -213,6 +226,7 @@ export class Runs {
             state: "queued",
             readyAt: { $add: ["$$NOW", waitMs] },
             error: { $literal: reason },
+            failures,
           },
         },
         { $unset: ["holder", "startedAt"] },
@@ -282,7 +296,10 @@ export class Runs {
   async reopen(crawl: string): Promise<void> {
     await this.#runs.updateMany(
       { crawl, $or: [{ state: "failed" }, { state: "skipped", reason: "limit" }] },
-      [{ $set: { state: "queued", losses: 0, readyAt: "$$NOW" } }, { $unset: ["endedAt", "reason"] }],
+      [
+        { $set: { state: "queued", losses: 0, failures: 0, readyAt: "$$NOW" } },
+        { $unset: ["endedAt", "reason"] },
+      ],
     );
   }
 
@@ -352,7 +369,17 @@ function takeableBy(node: string): Filter<RunDocument> {
 }
 
 function toRow(run: RunDocument): RunRow {
-  const { _id, node, ranOn, holder, losses: _losses, readyAt: _readyAt, stop: _stop, ...rest } = run;
+  const {
+    _id,
+    node,
+    ranOn,
+    holder,
+    losses: _losses,
+    failures: _failures,
+    readyAt: _readyAt,
+    stop: _stop,
+    ...rest
+  } = run;
   const { createdAt, startedAt, endedAt, ...fields } = rest;
   const where = holder?.node ?? ranOn ?? node;
   return {

@@ -245,6 +245,19 @@ describe("runs", () => {
     expect((await itemsOf(crawl)).map(({ data }) => data)).toEqual([{ attempt: 2 }]);
   });
 
+  it("count how often they could not be run, and not how often their crawl was closed", async () => {
+    const crawl = await crawlOf(async () => ({ state: "done" }), ["counting"]);
+    const take = async () => {
+      const run = await store.runs.take(`${crawl}:run.1`, "counting", "token");
+      if (run === undefined) throw new Error("it was not taken");
+      return run;
+    };
+    await store.runs.release(await take(), "its crawl was closed");
+    await store.runs.failed(await take(), "away", 0);
+    await store.runs.release(await take(), "the node stopped");
+    expect(await take()).toMatchObject({ attempt: 4, failures: 1 });
+  });
+
   it.each([
     [{ request: "http://b.test/" }, /must name the `spider`/],
     [{ request: { url: "nonsense", spider: "links" } }, /absolute http/],

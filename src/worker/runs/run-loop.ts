@@ -60,8 +60,8 @@ const NOTHING: RunCounts = { items: 0, invalidItems: 0, requests: 0 };
 const LEASE_MARGIN_MS = 3_000;
 /** How long a run waits whose spider cannot be had here, in milliseconds. */
 const UNAVAILABLE_WAIT_MS = 5_000;
-/** Attempts after which a run is given up whose spider cannot be had, or that failed in an unforeseen way. */
-const MAX_ATTEMPTS = 3;
+/** How often a spider may not be had, or fail in an unforeseen way, before its run is given up. */
+const MAX_FAILURES = 3;
 
 /**
  * The runs of this node: takes those that are for it, or for any, while it has room, and holds each by a lease that is
@@ -289,11 +289,11 @@ export class RunLoop implements Service {
     try {
       if (active.why !== undefined) {
         await this.#conclude(active, { state: "done" });
-      } else if (run.attempt >= MAX_ATTEMPTS) {
+      } else if (run.failures + 1 >= MAX_FAILURES) {
         await this.#conclude(active, { state: "failed", reason: "spider-error", error: message });
       } else {
         logger.warn({ crawl: run.crawl, run: run.id, error: message }, "a run is begun anew later");
-        await runs.release(run, message, UNAVAILABLE_WAIT_MS);
+        await runs.failed(run, message, UNAVAILABLE_WAIT_MS);
         this.#tell("run.ended", run, { state: "queued", error: message });
       }
     } catch (failure) {
